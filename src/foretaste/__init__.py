@@ -1,0 +1,1 @@
+"""foretaste: train language-model agents that know early whether they are going wrong."""

@@ -1,0 +1,215 @@
+"""Every setting of a training run: frozen dataclasses, each default once, TOML in and out.
+
+A recipe file holds only its differences from the defaults; the resolved config is saved with
+the run. `cli.py` makes flags of the same fields. Next: `records.py` for what a run produces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from foretaste.errors import ConfigError, unknown
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and how it is shown to the policy."""
+
+    id: str = "extract"
+    """Registered name, `reasoning/<family>`, `dataset:FILE.jsonl` or `module:Class`."""
+    level: int = 1
+    """Difficulty; each environment says which levels it has."""
+    registers: tuple[str, ...] = ("plain",)
+    """Wordings to draw from, one an episode, uniformly."""
+    examples: int = 2
+    """Worked examples in the prompt, played by the environment's oracle."""
+    max_turns: int | None = None
+    """Turns after which an episode is truncated; None takes the environment's own limit."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which language model acts, and the capacity of its critic."""
+
+    name: str = "smollm2-135m"
+    """`smollm2-135m`, `nano`, a Hugging Face hub name, or a folder (a foretaste checkpoint included)."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1` ..."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Compute precision; master weights are always float32. `auto`: float32 for nano, else bfloat16."""
+    critic_layers: int = 4
+    """Decoder layers that belong to the critic alone, above the policy's (detached) hidden state;
+    -1: a separate decoder of the policy's full depth with its own embedding."""
+    value_head: Literal["bce", "regression", "hl_gauss"] = "bce"
+    """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others."""
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """Support of the HL-Gauss bins; unused by the other heads."""
+    lora_rank: int = 0
+    """Rank of a LoRA adapter on the policy (peft); 0 trains all weights."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the policy is sampled while training."""
+
+    temperature: float = 1.0
+    max_new_tokens: int = 64
+    """Tokens of one action; a longer one is cut there."""
+    concurrent: int = 64
+    """Conversations that decode at the same time."""
+    max_context: int = 2048
+    """Tokens of one conversation; an episode that reaches it is truncated."""
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """The update rule. Sources of each choice: docs/metrics.md."""
+
+    name: Literal["ppo", "grpo", "reinforce"] = "ppo"
+    group_size: int = 1
+    """Episodes per item; `grpo` needs at least 2."""
+    gamma: float = 1.0
+    """Discount per action token."""
+    turn_lambda: float = 0.7
+    """Lambda of the actor's GAE where it crosses an observation into the next turn."""
+    token_lambda: float = 1.0
+    """Lambda of the actor's GAE between tokens of one turn."""
+    critic_lambda: float = 1.0
+    """Lambda of the critic's own targets, everywhere (1: Monte Carlo)."""
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    """Asymmetric clip range of the probability ratio, [1 - clip_low, 1 + clip_high]."""
+    passes: int = 2
+    """Passes over each step's episodes."""
+    minibatches: int = 2
+    """Optimiser steps per pass."""
+    learning_rate: float = 3e-5
+    critic_learning_rate: float = 1e-4
+    warmup_steps: int = 2
+    """Steps over which both learning rates rise linearly."""
+    max_grad_norm: float = 1.0
+    entropy_coefficient: float = 0.0
+    kl_coefficient: float = 0.0
+    """Weight of the k2 estimate of KL(policy || initial policy) in the loss; 0 keeps no reference."""
+    normalize_advantages: bool = True
+    value_pretraining_passes: int = 4
+    """Passes over the first episodes, critic only, before the actor may move."""
+    value_pretraining_episodes: int = 64
+    microbatch_tokens: int = 4096
+    """Tokens of one forward and backward pass (memory, not mathematics)."""
+
+
+@dataclass(frozen=True)
+class ImitateConfig:
+    """Optional supervised warm start on demonstrations of the environment's oracle."""
+
+    episodes: int = 0
+    """Demonstrations; 0 skips imitation."""
+    passes: int = 2
+    learning_rate: float = 1e-4
+    batch_episodes: int = 16
+
+
+@dataclass(frozen=True)
+class HeldOutConfig:
+    """Fresh items, never trained on, measured during and around training."""
+
+    items: int = 200
+    """Items before and after training, each tried once."""
+    every: int = 0
+    """Steps between points of the learning curve; 0 measures only before and after."""
+    curve_items: int = 64
+    """Items of each point of the learning curve."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run: `foretaste train recipe.toml`, or flags of the same names."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    imitate: ImitateConfig = field(default_factory=ImitateConfig)
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    steps: int = 20
+    """Updates; each samples `episodes_per_step` new episodes."""
+    episodes_per_step: int = 64
+    seed: int = 0
+    runs_folder: str = "runs"
+    """Where runs, checkpoints and the ledger are written."""
+    save_every: int = 5
+    """Steps between resume points."""
+    writers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Also write metrics there; each needs its own package."""
+
+
+Config = TypeVar("Config")
+
+
+def from_dict(kind: type[Config], values: dict[str, Any], *, where: str = "config") -> Config:
+    """Build the dataclass `kind` from nested plain values.
+
+    Raises: ConfigError for an unknown field or a value of the wrong type, naming the path of it.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown_fields = [name for name in values if name not in hints]
+    if unknown_fields:
+        raise ConfigError(unknown(f"setting in {where}", unknown_fields[0], hints))
+    return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return nested plain values (tuples as lists) that `from_dict` reads back to an equal config."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def load_recipe(path: str | Path, kind: type[Config] = TrainConfig) -> Config:
+    """Read a TOML recipe.
+
+    Raises: ConfigError if the file is missing, is no TOML, or names unknown settings.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = sorted(str(other) for other in Path("recipes").glob("*.toml"))
+        raise ConfigError(f"No recipe at {str(path)!r}. Recipes here: {', '.join(near) or 'none'}")
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return from_dict(kind, values, where=str(path))
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check `value` against a field's type; turn tables into dataclasses and lists into tuples."""
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(typing.cast(type, hint), value, where=where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(inner) == len(value):
+            return tuple(_convert(kind, item, where) for kind, item in zip(inner, value, strict=True))
+    if origin is Literal and value in arguments:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(kind for kind in arguments if kind is not type(None)), value, where)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
+        return value
+    accepted = " | ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{where} = {value!r} cannot be used; accepted: {accepted}")
