@@ -199,20 +199,22 @@ def episode_from_json(values: dict[str, Any]) -> Episode:
     """Read an episode written by `to_json`."""
     check_version(values)
     fields = {name: value for name, value in values.items() if name != "version"}
-    turns = tuple(
-        Turn(
-            **{
-                **turn,
-                "observation_tokens": tuple(turn["observation_tokens"]),
-                "checks": None if turn["checks"] is None else tuple(turn["checks"]),
-                "action": Action(
-                    **{key: tuple(item) if isinstance(item, list) else item for key, item in turn["action"].items()}
-                ),
-            }
-        )
-        for turn in fields.pop("turns")
-    )
+    turns = tuple(_turn_from_json(turn) for turn in fields.pop("turns"))
     return Episode(**{**fields, "turns": turns, "end": EpisodeEnd(fields["end"])})
+
+
+def _turn_from_json(values: dict[str, Any]) -> Turn:
+    action: dict[str, Any] = values["action"]
+    tuples = {name: tuple(action[name]) for name in ("tokens", "logprobs", "values")}
+    checks = values["checks"]
+    return Turn(
+        **{
+            **values,
+            "observation_tokens": tuple(values["observation_tokens"]),
+            "checks": None if checks is None else tuple(checks),
+            "action": Action(**{**action, **tuples}),
+        }
+    )
 
 
 def check_version(values: dict[str, Any]) -> None:

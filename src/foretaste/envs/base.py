@@ -53,7 +53,7 @@ class TextEnv(gymnasium.Env[str, str]):
     `reset` seeds; `self.split`, `self.level` and `self.register` are set before `begin` runs.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own attribute)
     name: ClassVar[str] = ""
     """Short name in the registry, e.g. "maze"."""
     instructions: ClassVar[str] = ""
@@ -111,9 +111,8 @@ class TextEnv(gymnasium.Env[str, str]):
         self.level = self.checked_level(options.get("level", self.default_level))
         self.register = options.get("register", "plain")
         if self.register not in self.registers:
-            raise ConfigError(
-                f"{self.name or type(self).__name__} has no register {self.register!r}; it has: {', '.join(self.registers)}"
-            )
+            name = self.name or type(self).__name__
+            raise ConfigError(f"{name} has no register {self.register!r}; it has: {', '.join(self.registers)}")
         self.random = random.Random(f"{self.name}:{self.level}:{self.seed}")
         self.turn = 0
         return self.begin()
