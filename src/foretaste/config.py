@@ -1,7 +1,8 @@
 """Every setting of a training run: frozen dataclasses, each default once, TOML in and out.
 
 A recipe file holds only its differences from the defaults; the resolved config is saved with
-the run. `cli.py` makes flags of the same fields. Next: `records.py` for what a run produces.
+the run. `commands/train.py` makes flags of the same fields; `checks.py` tests ranges and what
+settings mean together. Next: `records.py` for what a run produces.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+import tomli_w
 
 from foretaste.errors import ConfigError, unknown
 
@@ -174,6 +177,19 @@ def to_dict(config: Any) -> dict[str, Any]:
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def to_toml(config: Any) -> str:
+    """Return a TOML document that reads back to an equal config.
+
+    TOML has no null, so settings that are None are left out; None is the default of each of them.
+    """
+
+    def filled(values: dict[str, Any]) -> dict[str, Any]:
+        plain = {key: filled(item) if isinstance(item, dict) else item for key, item in values.items()}
+        return {key: item for key, item in plain.items() if item is not None}
+
+    return tomli_w.dumps(filled(to_dict(config)))
 
 
 def load_recipe(path: str | Path, kind: type[Config] = TrainConfig) -> Config:

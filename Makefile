@@ -1,0 +1,72 @@
+# The two commands a newcomer needs: `make demo` and `make test`. `make help` lists all.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv test lint types layers unit browser demo docs format clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RECIPE ?= recipes/extract.toml
+WORKERS ?= 2
+# Extra options for installing torch, e.g. TORCH_OPTIONS="--index-url https://download.pytorch.org/whl/cpu"
+# for the small CPU build on Linux where the package index offers the CUDA build.
+TORCH_OPTIONS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+TORCH := $(shell grep -m1 '^torch==' constraints.txt)
+# One thread per process: on few cores, more threads than cores only wait for each other.
+export TOKENIZERS_PARALLELISM := false
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+venv: $(STAMP)  ## build .venv with the pinned versions of constraints.txt (does nothing when it is up to date)
+
+$(STAMP): pyproject.toml constraints.txt tools/find-python
+	@python="$$(bash tools/find-python)"; \
+	if [ ! -x $(BIN)/python ]; then echo "[1/4] creating $(VENV) with $$python"; "$$python" -m venv $(VENV); \
+	else echo "[1/4] updating $(VENV)"; fi
+	@echo "[2/4] installing $(TORCH) (the largest download; about a minute)"
+	@$(PIP) install --constraint constraints.txt --upgrade pip
+	@$(PIP) install --constraint constraints.txt $(TORCH_OPTIONS) "$(TORCH)"
+	@echo "[3/4] installing foretaste, its dependencies and the development tools (about a minute)"
+	@$(PIP) install --constraint constraints.txt --editable . --group dev
+	@echo "[4/4] $(VENV) is ready: source $(BIN)/activate, or call $(BIN)/foretaste"
+	@touch $(STAMP)
+
+test: venv lint types layers browser unit  ## lint, types, layers and all default tests
+
+lint: venv
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: venv
+	@echo "== basedpyright"
+	@$(BIN)/basedpyright --level error
+
+layers: venv
+	@echo "== import-linter"
+	@$(BIN)/lint-imports --no-cache
+
+browser: venv  ## install Chromium for the tests of the report, unless it is there
+	@bash tools/install-chromium
+
+unit: venv
+	@echo "== pytest"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+demo: venv  ## train the default recipe and write its report (RECIPE=recipes/quick.toml: another one)
+	@$(BIN)/foretaste train $(RECIPE)
+
+docs: venv  ## write docs/cli.md anew from the --help texts
+	@$(BIN)/python tools/write_cli_docs.py
+
+format: venv  ## format the code and repair what ruff can repair
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:  ## remove .venv, caches and build results (runs/ is kept)
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,136 @@
+"""Whether the settings of a run can be used: ranges, and what they mean together.
+
+Types and names are checked where a config is built (`config.from_dict`). A run calls `check`
+once, after the recipe and the flags are merged, so that a flag may repair what a recipe lacks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from foretaste.config import TrainConfig
+from foretaste.errors import ConfigError
+
+
+class Range(NamedTuple):
+    """Accepted values of one number: the test, and how a message says it."""
+
+    accepts: Callable[[float], bool]
+    words: str
+
+
+def _at_least(low: float) -> Range:
+    return Range(lambda value: value >= low, f"{low} or more")
+
+
+_POSITIVE = Range(lambda value: value > 0, "above 0")
+_UNIT = Range(lambda value: 0 <= value <= 1, "0 to 1")
+
+RANGES: dict[str, Range] = {
+    "steps": _at_least(0),
+    "episodes_per_step": _at_least(1),
+    "seed": _at_least(0),
+    "save_every": _at_least(1),
+    "env.level": _at_least(0),
+    "env.examples": _at_least(0),
+    "env.max_turns": _at_least(1),
+    "model.critic_layers": Range(lambda value: value == -1 or value >= 1, "-1 (a separate decoder), or 1 or more"),
+    "model.lora_rank": _at_least(0),
+    "sampling.temperature": _POSITIVE,
+    "sampling.max_new_tokens": _at_least(1),
+    "sampling.concurrent": _at_least(1),
+    "sampling.max_context": _at_least(2),
+    "algorithm.group_size": _at_least(1),
+    "algorithm.gamma": Range(lambda value: 0 < value <= 1, "above 0, at most 1"),
+    "algorithm.turn_lambda": _UNIT,
+    "algorithm.token_lambda": _UNIT,
+    "algorithm.critic_lambda": _UNIT,
+    "algorithm.clip_low": Range(lambda value: 0 < value <= 1, "above 0, at most 1"),
+    "algorithm.clip_high": _POSITIVE,
+    "algorithm.passes": _at_least(1),
+    "algorithm.minibatches": _at_least(1),
+    "algorithm.learning_rate": _at_least(0),
+    "algorithm.critic_learning_rate": _at_least(0),
+    "algorithm.warmup_steps": _at_least(0),
+    "algorithm.max_grad_norm": _POSITIVE,
+    "algorithm.entropy_coefficient": _at_least(0),
+    "algorithm.kl_coefficient": _at_least(0),
+    "algorithm.value_pretraining_passes": _at_least(0),
+    "algorithm.value_pretraining_episodes": _at_least(0),
+    "algorithm.microbatch_tokens": _at_least(1),
+    "imitate.episodes": _at_least(0),
+    "imitate.passes": _at_least(1),
+    "imitate.learning_rate": _at_least(0),
+    "imitate.batch_episodes": _at_least(1),
+    "held_out.items": _at_least(1),
+    "held_out.every": _at_least(0),
+    "held_out.curve_items": _at_least(1),
+}
+"""The accepted range of every number in a `TrainConfig`, by its path."""
+
+
+def check(config: TrainConfig) -> TrainConfig:
+    """Return `config` if a run can use it.
+
+    Raises: ConfigError naming the setting, the value received and the values accepted.
+    """
+    for path, accepted in RANGES.items():
+        value = value_at(config, path)
+        if value is not None and not (math.isfinite(value) and accepted.accepts(value)):
+            _refuse(path, value, accepted.words)
+    _check_env(config)
+    _check_values(config)
+    _check_groups(config)
+    return config
+
+
+def value_at(config: Any, path: str) -> Any:
+    """Return the setting at a dotted path, e.g. `value_at(config, "env.level")`."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def _check_env(config: TrainConfig) -> None:
+    for path in ("env.id", "model.name", "model.device", "runs_folder"):
+        if not value_at(config, path).strip():
+            _refuse(path, value_at(config, path), "a name")
+    if not config.env.registers:
+        _refuse("env.registers", config.env.registers, 'at least one register, e.g. ["plain"]')
+    if config.sampling.max_new_tokens >= config.sampling.max_context:
+        _refuse(
+            "sampling.max_new_tokens",
+            config.sampling.max_new_tokens,
+            f"fewer than sampling.max_context = {config.sampling.max_context}",
+        )
+
+
+def _check_values(config: TrainConfig) -> None:
+    low, high = config.model.value_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        _refuse("model.value_range", config.model.value_range, "two finite numbers, the smaller first")
+
+
+def _check_groups(config: TrainConfig) -> None:
+    """GRPO compares the episodes of a group with each other, so a group of one teaches nothing."""
+    algorithm = config.algorithm
+    if algorithm.name == "grpo" and algorithm.group_size < 2:
+        _refuse("algorithm.group_size", algorithm.group_size, 'at least 2 when algorithm.name = "grpo", e.g. 8')
+    if config.episodes_per_step % algorithm.group_size:
+        _refuse(
+            "episodes_per_step",
+            config.episodes_per_step,
+            f"a multiple of algorithm.group_size = {algorithm.group_size}",
+        )
+    if algorithm.minibatches > config.episodes_per_step:
+        _refuse(
+            "algorithm.minibatches",
+            algorithm.minibatches,
+            f"at most episodes_per_step = {config.episodes_per_step}, so that each holds an episode",
+        )
+
+
+def _refuse(path: str, received: object, accepted: str) -> None:
+    raise ConfigError(f"{path} = {received!r} cannot be used; accepted: {accepted}")

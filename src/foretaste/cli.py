@@ -1,0 +1,111 @@
+"""The command `foretaste`: find the subcommand, call one function, print errors as one message.
+
+A subcommand is a row of `COMMANDS`; its module under `commands/` is imported only when it is
+called, and imports what is heavy (torch, environments) only when it has something to do. So every
+`--help` is instant. To add one, write `commands/<name>.py` with `run(arguments)` and add a row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from foretaste.errors import ForetasteError, unknown
+
+
+class Command(NamedTuple):
+    """One subcommand: where its `run(arguments) -> exit code or None` lives, and one line of help."""
+
+    module: str
+    help: str
+    function: str = "run"
+
+
+COMMANDS: dict[str, Command] = {
+    "envs": Command("foretaste.commands.envs", "list the environments with a sample each; check your own"),
+    "train": Command("foretaste.commands.train", "train a model on an environment, from a recipe or from flags"),
+    "report": Command("foretaste.commands.report", "write a run's report.html anew from the ledger"),
+    "runs": Command("foretaste.commands.runs", "list the runs of a ledger"),
+    "models": Command("foretaste.commands.models", "list the models that are cached and that can be named"),
+}
+
+EXAMPLES = """\
+  foretaste envs                          what can be learned
+  foretaste train recipes/quick.toml      seconds: a tiny model on a tiny task
+  foretaste train --env maze --model nano --steps 20
+  foretaste train --resume latest         go on with an interrupted run
+  foretaste report --open                 look at the latest run"""
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: done; a check found faults; an error that the user can repair; Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    `--debug`, anywhere, shows the traceback of an error.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        return _dispatch(given)
+    except ForetasteError as error:
+        if debug:
+            traceback.print_exc()
+        _print_error(str(error))
+        return USAGE
+    except KeyboardInterrupt as interrupt:
+        if debug:
+            traceback.print_exc()
+        print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe (`foretaste envs | head`) has seen enough
+        sys.stderr.close()
+        return OK
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return OK
+    if given[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(version("foretaste"))
+        return OK
+    name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        raise ForetasteError(unknown("flag" if name.startswith("-") else "command", name, COMMANDS))
+    command = COMMANDS[name]
+    run = getattr(importlib.import_module(command.module), command.function)
+    return run(rest) or OK
+
+
+def help_text() -> str:
+    """Return what `foretaste --help` prints."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
+    return (
+        "usage: foretaste COMMAND [OPTIONS]\n\n"
+        "Train language-model agents that know early whether they are going wrong.\n\n"
+        f"commands:\n{rows}\n\n"
+        f"examples:\n{EXAMPLES}\n\n"
+        "foretaste COMMAND --help shows the options of a command; --debug shows tracebacks; --version the version."
+    )
+
+
+def _print_error(message: str) -> None:
+    """Print "Error: message" to stderr; rich is imported only now, since most runs have no error."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

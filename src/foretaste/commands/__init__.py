@@ -1,0 +1,1 @@
+"""The subcommands of `foretaste`, one module each; `cli.py` imports them when they are called."""
