@@ -107,7 +107,7 @@ def make_engine(url: URL, *, create: bool, wait_seconds: float) -> Engine:
     except (ImportError, exc.ArgumentError) as error:
         raise LedgerError(
             f"No database driver for {_shown(url)} ({error}). SQLite needs none; "
-            "for PostgreSQL: pip install 'psycopg[binary]' and a URL that starts with postgresql+psycopg://"
+            "for PostgreSQL: pip install 'foretaste[postgresql]' and a URL that starts with postgresql+psycopg://"
         ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)

@@ -1,0 +1,215 @@
+"""Intervals for proportions, and measures of how well a value function predicts outcomes.
+
+Pure functions of NumPy arrays; every one names its source. What exams need beyond these (registers,
+sequential tests) is in `exams/statistics.py`. Shapes: N items, episodes or states.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.stats import beta, norm, rankdata
+
+from foretaste.records import Interval
+
+# Intervals ----------------------------------------------------------------------------------------
+
+
+def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Return the proportion `successes / n` with its exact interval.
+
+    Its coverage is at least `level` for every true proportion; with n = 0 nothing is known: mean NaN, [0, 1].
+
+    Raises: ValueError unless 0 <= successes <= n and 0 < level < 1.
+    Source: Clopper & Pearson 1934, in its beta-quantile form.
+    """
+    _check_counts(successes, n, level)
+    if n == 0:
+        return Interval(math.nan, 0.0, 1.0, 0, level)
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes > 0 else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
+    return Interval(successes / n, low, high, n, level)
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Return the proportion with its score interval: narrower than the exact one, right on average.
+
+    Raises: ValueError unless 0 <= successes <= n and 0 < level < 1.
+    Source: Wilson 1927; Newcombe 1998 (Statistics in Medicine 17:857), method 3.
+    """
+    _check_counts(successes, n, level)
+    if n == 0:
+        return Interval(math.nan, 0.0, 1.0, 0, level)
+    z = float(norm.ppf((1 + level) / 2))
+    p = successes / n
+    centre = p + z**2 / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    low = 0.0 if successes == 0 else max(0.0, (centre - spread) / scale)
+    high = 1.0 if successes == n else min(1.0, (centre + spread) / scale)
+    return Interval(p, low, high, n, level)
+
+
+def newcombe_difference(
+    successes_before: int, n_before: int, successes_after: int, n_after: int, level: float = 0.95
+) -> Interval:
+    """Return after - before for two independent samples; `n` is the smaller sample's size.
+
+    Raises: ValueError for impossible counts or an empty sample.
+    Source: Newcombe 1998 (Statistics in Medicine 17:873), method 10: two Wilson intervals combined.
+    """
+    before = wilson_interval(successes_before, n_before, level)
+    after = wilson_interval(successes_after, n_after, level)
+    if before.n == 0 or after.n == 0:
+        raise ValueError("a difference needs at least one item on each side")
+    difference = after.mean - before.mean
+    low = difference - math.hypot(after.mean - after.low, before.high - before.mean)
+    high = difference + math.hypot(after.high - after.mean, before.mean - before.low)
+    return Interval(difference, low, high, min(n_before, n_after), level)
+
+
+def paired_difference_interval(before: ArrayLike, after: ArrayLike, level: float = 0.95) -> Interval:
+    """Return mean(after) - mean(before) for 0/1 outcomes on the same N items, in the same order.
+
+    The score interval: every difference d that a score test of "the true difference is d" does not
+    reject. It needs no large sample, and stays inside [-1, 1].
+
+    Raises: ValueError for unequal lengths, no items, or outcomes other than 0 and 1.
+    Source: Tango 1998 (Statistics in Medicine 17:891), section 3.
+    """
+    before_N, after_N = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    if before_N.shape != after_N.shape or before_N.ndim != 1:
+        raise ValueError(f"outcomes must be paired: {before_N.shape} before, {after_N.shape} after")
+    if len(before_N) == 0:
+        raise ValueError("a difference needs at least one item")
+    if not np.isin([before_N, after_N], (0.0, 1.0)).all():
+        raise ValueError("outcomes must be 0 or 1")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, not {level}")
+    n = len(before_N)
+    gained = int(np.sum((before_N == 0) & (after_N == 1)))
+    lost = int(np.sum((before_N == 1) & (after_N == 0)))
+    z = float(norm.ppf((1 + level) / 2))
+    difference = (gained - lost) / n
+
+    def score(d: float) -> float:
+        """The score statistic, falling in d, of "the true difference is d"; its null variance is estimated under d."""
+        a = 2 * n
+        b = -gained - lost + (2 * n - gained + lost) * d
+        c = -lost * d * (1 - d)
+        lost_rate = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        variance = n * (2 * lost_rate + d * (1 - d))
+        excess = gained - lost - n * d
+        if variance <= 1e-12:  # no item may change: any excess is impossible, none is certain
+            return 0.0 if abs(excess) < 1e-9 else math.copysign(math.inf, excess)
+        return excess / math.sqrt(variance)
+
+    def crossing(target: float, left: float, right: float) -> float:
+        return cast(float, brentq(lambda d: max(-1e6, min(1e6, score(d) - target)), left, right, xtol=1e-10))
+
+    low = -1.0 if difference <= -1 else crossing(z, -1.0, difference)
+    high = 1.0 if difference >= 1 else crossing(-z, difference, 1.0)
+    return Interval(difference, low, high, n, level)
+
+
+# Value functions ----------------------------------------------------------------------------------
+
+
+class ReliabilityBin(NamedTuple):
+    """States whose value lies in [low, high): if values are calibrated, `mean_value` equals `mean_outcome`."""
+
+    low: float
+    high: float
+    n: int
+    mean_value: float | None
+    """None in an empty bin."""
+    mean_outcome: float | None
+
+
+def reliability_bins(values: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
+    """Sort N values in [0, 1] into equal bins and average the outcomes in each (the last bin includes 1).
+
+    Values outside [0, 1] count in the first or last bin.
+
+    Raises: ValueError for unequal lengths.
+    Source: Murphy & Winkler 1977; DeGroot & Fienberg 1983.
+    """
+    values_N, outcomes_N = _paired(values, outcomes)
+    index_N = np.clip((values_N * bins).astype(int), 0, bins - 1)
+    result: list[ReliabilityBin] = []
+    for i in range(bins):
+        here_N = index_N == i
+        n = int(here_N.sum())
+        mean_value = float(values_N[here_N].mean()) if n else None
+        mean_outcome = float(outcomes_N[here_N].mean()) if n else None
+        result.append(ReliabilityBin(i / bins, (i + 1) / bins, n, mean_value, mean_outcome))
+    return result
+
+
+def expected_calibration_error(values: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> float | None:
+    """Return the mean over N of |mean value - mean outcome| of each one's bin; None without data.
+
+    Source: Naeini, Cooper & Hauskrecht 2015.
+    """
+    total, error = 0, 0.0
+    for part in reliability_bins(values, outcomes, bins):
+        if part.mean_value is not None and part.mean_outcome is not None:
+            total += part.n
+            error += part.n * abs(part.mean_value - part.mean_outcome)
+    return error / total if total else None
+
+
+def brier(values: ArrayLike, outcomes: ArrayLike) -> float | None:
+    """Return the mean squared difference of value and outcome; None without data. Source: Brier 1950."""
+    values_N, outcomes_N = _paired(values, outcomes)
+    return float(np.mean((values_N - outcomes_N) ** 2)) if len(values_N) else None
+
+
+def auc(values: ArrayLike, outcomes: ArrayLike) -> float | None:
+    """Return P(value of a success > value of a failure), ties counted half; None unless both occur.
+
+    An outcome above one half counts as a success.
+
+    Source: Mann & Whitney 1947; Hanley & McNeil 1982.
+    """
+    values_N, outcomes_N = _paired(values, outcomes)
+    success_N = outcomes_N > 0.5
+    wins, losses = int(success_N.sum()), int((~success_N).sum())
+    if wins == 0 or losses == 0:
+        return None
+    rank_sum = float(rankdata(values_N)[success_N].sum())
+    return (rank_sum - wins * (wins + 1) / 2) / (wins * losses)
+
+
+def explained_variance(values: ArrayLike, returns: ArrayLike) -> float | None:
+    """Return 1 - Var(return - value) / Var(return), pooled over all N; None if returns do not vary.
+
+    1: perfect up to a constant; 0: no better than a constant; below 0: worse. Pool over batches before
+    calling: a batch with nearly equal returns gives meaningless figures.
+    """
+    values_N, returns_N = _paired(values, returns)
+    if len(returns_N) == 0:
+        return None
+    variance = float(np.var(returns_N))
+    if variance <= 1e-12 * max(1.0, float(np.mean(returns_N**2))):
+        return None
+    return 1.0 - float(np.var(returns_N - values_N)) / variance
+
+
+def _paired(left: ArrayLike, right: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    left_N, right_N = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
+    if left_N.shape != right_N.shape or left_N.ndim != 1:
+        raise ValueError(f"expected two equally long lists of numbers, got shapes {left_N.shape} and {right_N.shape}")
+    return left_N, right_N
+
+
+def _check_counts(successes: int, n: int, level: float) -> None:
+    if not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, not {level}")
