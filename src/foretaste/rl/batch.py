@@ -1,0 +1,139 @@
+"""Episodes -> the flat arrays that the losses take. One place decides which token gets which number.
+
+    reward of a turn     lands on the last action token of that turn, never on an observation
+    lambda of a step     `token_lambda` inside a turn, `turn_lambda` where it crosses an observation
+    gate of a turn       sits on the first action token of that turn
+
+Episodes that ended in an error, and episodes without an action token, carry no number and are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os.path import commonprefix
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.config import AlgorithmConfig
+from foretaste.models.actor_critic import TokenSequence
+from foretaste.records import Episode, EpisodeEnd
+from foretaste.rl.returns import Array, Returns, gae, group_advantages, leave_one_out_advantages
+
+
+class Batch(NamedTuple):
+    """Usable episodes with what was recorded of each action token. B episodes, T tokens of the longest."""
+
+    episodes: tuple[Episode, ...]
+    sequences: tuple[TokenSequence, ...]
+    length_B: NDArray[np.int64]
+    """Action tokens of each episode."""
+    logprobs_BT: Array
+    """Behaviour log-probabilities, as sampled."""
+    values_BT: Array
+    rewards_BT: Array
+    gate_BT: Array
+    turn_end_BT: NDArray[np.bool_]
+    """True on the last action token of each turn."""
+    final_value_B: Array
+    group_B: NDArray[np.int64]
+    """Episodes of one item share a group."""
+    shared_prefix: int
+    """Tokens that all sequences begin with."""
+
+    @property
+    def mask_BT(self) -> NDArray[np.bool_]:
+        """True on action tokens, False on padding."""
+        return np.arange(self.rewards_BT.shape[1])[None, :] < self.length_B[:, None]
+
+    @property
+    def tokens(self) -> int:
+        """Action tokens of the whole batch."""
+        return int(self.length_B.sum())
+
+
+def usable(episode: Episode) -> bool:
+    """Return whether an episode may enter a loss."""
+    return episode.end is not EpisodeEnd.ERROR and episode.action_tokens > 0
+
+
+def token_sequence(episode: Episode) -> TokenSequence:
+    """Return the episode's tokens exactly as they were sampled and observed, with the action mask."""
+    tokens: list[int] = []
+    mask: list[bool] = []
+    for turn in episode.turns:
+        tokens += [*turn.observation_tokens, *turn.action.tokens]
+        mask += [False] * len(turn.observation_tokens) + [True] * len(turn.action.tokens)
+    return TokenSequence(tokens, mask)
+
+
+def make_batch(episodes: Sequence[Episode]) -> Batch:
+    """Lay out the usable episodes; raises ValueError if there is none."""
+    kept = tuple(episode for episode in episodes if usable(episode))
+    if not kept:
+        raise ValueError("no usable episode: every one ended in an error or without an action token")
+    width = max(episode.action_tokens for episode in kept)
+    shape = (len(kept), width)
+    logprobs, values, rewards, gates = (np.zeros(shape) for _ in range(4))
+    turn_end = np.zeros(shape, dtype=np.bool_)
+    for b, episode in enumerate(kept):
+        t = 0
+        for turn in episode.turns:
+            count = len(turn.action.tokens)
+            if count == 0:  # an action without tokens: its reward belongs to the last token before it
+                if t:
+                    rewards[b, t - 1] += turn.reward
+                continue
+            logprobs[b, t : t + count] = turn.action.logprobs
+            if turn.action.values:
+                values[b, t : t + count] = turn.action.values
+            gates[b, t] = turn.gate_probability
+            t += count
+            rewards[b, t - 1] += turn.reward
+            turn_end[b, t - 1] = True
+    groups = {key: index for index, key in enumerate(dict.fromkeys(map(_item, kept)))}
+    sequences = tuple(token_sequence(episode) for episode in kept)
+    return Batch(
+        episodes=kept,
+        sequences=sequences,
+        length_B=np.array([episode.action_tokens for episode in kept], dtype=np.int64),
+        logprobs_BT=logprobs,
+        values_BT=values,
+        rewards_BT=rewards,
+        gate_BT=gates,
+        turn_end_BT=turn_end,
+        final_value_B=np.array([episode.final_value for episode in kept], dtype=np.float64),
+        group_B=np.array([groups[_item(episode)] for episode in kept], dtype=np.int64),
+        shared_prefix=len(commonprefix([sequence.tokens for sequence in sequences])),
+    )
+
+
+def _item(episode: Episode) -> tuple[str, int, int, str]:
+    return (episode.env, episode.seed, episode.level, episode.register)
+
+
+def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Array | None = None) -> Returns:
+    """Return advantages, value targets and weights for the algorithm.
+
+    `values_BT` replaces the values recorded while sampling (a critic that was trained since).
+    `grpo` and `reinforce` have no critic: one advantage per episode, targets zero.
+    """
+    if algorithm.name == "ppo":
+        return gae(
+            batch.rewards_BT,
+            batch.values_BT if values_BT is None else values_BT,
+            batch.final_value_B,
+            batch.length_B,
+            np.where(batch.turn_end_BT, algorithm.turn_lambda, algorithm.token_lambda),
+            critic_lambda=algorithm.critic_lambda,
+            gamma=algorithm.gamma,
+            gate_BT=batch.gate_BT,
+        )
+    returns_B = batch.rewards_BT.sum(axis=1)
+    if algorithm.name == "grpo":
+        advantages_B = group_advantages(returns_B, batch.group_B)
+    else:
+        advantages_B = leave_one_out_advantages(returns_B)
+    mask = batch.mask_BT
+    return Returns(advantages_B[:, None] * mask, np.zeros_like(batch.rewards_BT), mask.astype(np.float64))

@@ -1,0 +1,169 @@
+"""Is the critic any good, and is the run healthy? Measured every step, from episodes alone.
+
+Explained variance is pooled over several steps (a single step's figure is mostly noise); ranking is
+measured as the AUC between V partway through an episode and the final success. Formulas: docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from foretaste.records import Episode, EpisodeEnd
+from foretaste.rl.batch import Batch, usable
+from foretaste.rl.returns import Array, gae
+from foretaste.statistics import auc, expected_calibration_error, reliability_bins
+
+PARTS = {"25": 0.25, "50": 0.5, "75": 0.75}
+"""Places in an episode, as a share of its action tokens, where ranking is measured."""
+
+
+class PooledVariance:
+    """Explained variance 1 - sum (G - V)^2 / sum (G - mean G)^2 over the last `steps` updates."""
+
+    def __init__(self, steps: int = 5) -> None:
+        self.steps = steps
+        self.sums: list[list[float]] = []  # n, sum G, sum G^2, sum (G - V)^2
+
+    def update(self, batch: Batch, values_BT: Array, *, gamma: float) -> float | None:
+        """Fold in the Monte-Carlo returns of a batch; None while the returns do not vary."""
+        full = np.ones_like(batch.rewards_BT)
+        returns = gae(
+            batch.rewards_BT, values_BT, batch.final_value_B, batch.length_B, full, gamma=gamma, gate_BT=batch.gate_BT
+        )
+        mask = batch.mask_BT
+        targets, errors = returns.targets_BT[mask], (returns.targets_BT - values_BT)[mask]
+        row = [float(mask.sum()), float(targets.sum()), float((targets**2).sum()), float((errors**2).sum())]
+        self.sums = [*self.sums, row][-self.steps :]
+        count, total, squares, error = np.sum(self.sums, axis=0)
+        spread = squares - total**2 / count
+        return None if spread <= 1e-9 * count else float(1 - error / spread)
+
+    def state(self) -> list[list[float]]:
+        """Return what `load` restores."""
+        return [list(row) for row in self.sums]
+
+    def load(self, state: list[list[float]]) -> None:
+        """Restore a state returned by `state`."""
+        self.sums = [list(row) for row in state]
+
+
+def token_values(episode: Episode) -> list[float]:
+    """Return V before each action token of the episode, in order."""
+    return [value for turn in episode.turns for value in turn.action.values]
+
+
+def ranking(episodes: Sequence[Episode]) -> dict[str, float | None]:
+    """Return the AUC of V at 25, 50 and 75% of the action tokens against success; None if one class is missing."""
+    judged = [(token_values(e), e.success) for e in episodes if e.success is not None and usable(e)]
+    judged = [(values, success) for values, success in judged if values]
+    result: dict[str, float | None] = {}
+    for name, part in PARTS.items():
+        scores = np.array([values[int(part * (len(values) - 1))] for values, _ in judged])
+        outcomes = np.array([success >= 1.0 for _, success in judged], dtype=bool)
+        result[name] = auc(scores, outcomes) if outcomes.any() and not outcomes.all() else None
+    return result
+
+
+def calibration(episodes: Sequence[Episode], *, label: str) -> dict[str, Any] | None:
+    """Return the ledger's calibration record: V against success by quarter of the episode; None without values."""
+    judged = [(token_values(e), float(e.success)) for e in episodes if e.success is not None and usable(e)]
+    judged = [(values, success) for values, success in judged if values]
+    if not judged:
+        return None
+    bins: list[dict[str, Any]] = []
+    for quarter in range(4):
+        scores: list[float] = []
+        outcomes: list[float] = []
+        for values, success in judged:
+            chosen = values[quarter * len(values) // 4 : (quarter + 1) * len(values) // 4]
+            scores += chosen
+            outcomes += [success] * len(chosen)
+        if scores:
+            part = f"{25 * quarter}-{25 * (quarter + 1)}%"
+            bins += [
+                {"turn_part": part, **row._asdict()} for row in reliability_bins(np.array(scores), np.array(outcomes))
+            ]
+    every = np.array([value for values, _ in judged for value in values])
+    outcome = np.array([success for values, success in judged for _ in values])
+    return {
+        "label": label,
+        "bins": bins,
+        "ece": expected_calibration_error(every, outcome),
+        "auc": ranking(episodes),
+    }
+
+
+def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return the `train/*` metrics of a step's episodes; failed ones are counted, never averaged in."""
+    good = [episode for episode in episodes if episode.end is not EpisodeEnd.ERROR]
+    metrics = {
+        "train/episodes": float(len(episodes)),
+        "train/sampled_tokens": float(sum(episode.action_tokens for episode in episodes)),
+        "train/errors": float(len(episodes) - len(good)),
+    }
+    if good:
+        cut = [any(turn.action.cut for turn in e.turns) or e.end is EpisodeEnd.TRUNCATED for e in good]
+        metrics["train/reward"] = float(np.mean([episode.total_reward for episode in good]))
+        metrics["train/truncated"] = float(np.mean(cut))
+        metrics["train/turns"] = float(np.mean([len(episode.turns) for episode in good]))
+    judged = [episode.success for episode in good if episode.success is not None]
+    if judged:
+        metrics["train/success"] = float(np.mean(judged))
+    return metrics
+
+
+def zero_signal_share(batch: Batch) -> float:
+    """Return the share of groups whose episodes all have the same return: they teach a group method nothing."""
+    returns = batch.rewards_BT.sum(axis=1)
+    groups = np.unique(batch.group_B)
+    return float(np.mean([np.ptp(returns[batch.group_B == group]) < 1e-9 for group in groups]))
+
+
+def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None) -> list[tuple[str, str]]:
+    """Return (what is likely wrong, which knob) for a step's metrics; empty for a healthy step.
+
+    `max_entropy` is the policy's entropy in the first step, the yardstick for collapse.
+    """
+    found: list[tuple[str, str]] = []
+    if metrics.get("train/truncated", 0.0) > 0.5:
+        found.append(
+            (
+                f"{metrics['train/truncated']:.0%} of the episodes were cut by a limit",
+                "sampling.max_new_tokens, env.max_turns or sampling.max_context",
+            )
+        )
+    explained = metrics.get("value/explained_variance")
+    if step >= 5 and explained is not None and explained < 0:
+        found.append(
+            (
+                f"the critic explains nothing yet (explained variance {explained:.2f}); lambda below 1 then misleads",
+                "algorithm.value_pretraining_passes, algorithm.critic_learning_rate, or algorithm.turn_lambda = 1",
+            )
+        )
+    if metrics.get("policy/sampler_difference_p999", 0.0) > 0.5:
+        found.append(
+            (
+                "sampler and trainer disagree on log-probabilities "
+                f"(99.9th percentile {metrics['policy/sampler_difference_p999']:.2f})",
+                "model.dtype = float32",
+            )
+        )
+    entropy = metrics.get("policy/entropy")
+    if max_entropy and entropy is not None and entropy < 0.05 * max_entropy and metrics.get("train/success", 1.0) < 0.5:
+        found.append(
+            (
+                f"entropy fell to {entropy:.3f} without success: the policy has collapsed",
+                "algorithm.learning_rate (lower), algorithm.entropy_coefficient (higher)",
+            )
+        )
+    if metrics.get("train/zero_signal_groups", 0.0) > 0.9:
+        found.append(
+            (
+                f"{metrics['train/zero_signal_groups']:.0%} of the groups have equal returns and teach nothing",
+                "env.level (easier), imitate.episodes, or algorithm.name = ppo with group_size = 1",
+            )
+        )
+    return found

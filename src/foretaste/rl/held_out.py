@@ -1,0 +1,125 @@
+"""Measure a policy on fresh held-out items, and write down enough to recompute every figure.
+
+The same practice items are played before, during and after training, each once, so differences are
+paired. Nothing here is ever trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foretaste.config import TrainConfig
+from foretaste.ledger import Ledger
+from foretaste.models.sampler import Sampler
+from foretaste.records import Episode, to_json
+from foretaste.rl.diagnostics import calibration
+from foretaste.rl.rollout import EnvPool, rollout
+from foretaste.rl.tasks import held_out_tasks
+from foretaste.statistics import exact_interval
+
+SHOWN_EPISODES = 12
+"""Episodes of each full measurement kept in the ledger with text pieces, for the report's viewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Outcomes on held-out items, in item order; None where the environment failed."""
+
+    label: str
+    success: list[float | None]
+    sampled_tokens: int
+    seconds: float
+    calibration: dict[str, Any] | None
+
+    @property
+    def judged(self) -> list[float]:
+        """Outcomes of the items that could be judged."""
+        return [success for success in self.success if success is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Share of judged items solved; None if none could be judged."""
+        return sum(self.judged) / len(self.judged) if self.judged else None
+
+
+def measure(
+    config: TrainConfig,
+    sampler: Sampler,
+    pool: EnvPool,
+    ledger: Ledger,
+    run: str,
+    *,
+    label: str,
+    items: int,
+    step: int,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> HeldOut:
+    """Play `items` practice items, append the outcome to the ledger, and return it.
+
+    `label` is "before", "curve" or "after"; the first and last also keep calibration and episodes.
+    """
+    tasks = held_out_tasks(config, label, items)
+    played = rollout(sampler, tasks, pool, on_episode=on_episode)
+    episodes = played.episodes
+    success = [episode.success for episode in episodes]
+    full = label != "curve"
+    record = calibration(episodes, label=label) if full and config.algorithm.name == "ppo" else None
+    outcome = HeldOut(
+        label,
+        success,
+        sum(episode.action_tokens for episode in episodes),
+        played.sample_seconds + played.env_seconds,
+        record,
+    )
+    solved = sum(1 for value in outcome.judged if value >= 1.0)
+    ledger.append(
+        run,
+        "held_out",
+        {
+            "label": label,
+            "success": success,
+            "seeds": [task.seed for task in tasks],
+            "interval": exact_interval(solved, len(outcome.judged)) if outcome.judged else None,
+            "sampled_tokens": outcome.sampled_tokens,
+            "errors": sorted({episode.error for episode in episodes if episode.error})[:5],
+        },
+        step=step,
+    )
+    if record:
+        ledger.append(run, "calibration", record, step=step)
+    if full:
+        record_episodes(ledger, run, sampler, shown(episodes), label=label, step=step)
+    return outcome
+
+
+def shown(episodes: Sequence[Episode], count: int = SHOWN_EPISODES) -> list[Episode]:
+    """Return episodes worth looking at: failures and successes in equal parts where there are both."""
+    right = [episode for episode in episodes if episode.success]
+    wrong = [episode for episode in episodes if not episode.success]
+    few = min(len(right), len(wrong), count // 2)
+    return [*right[: max(few, count - len(wrong))], *wrong[: max(few, count - len(right))]][:count]
+
+
+def record_episodes(
+    ledger: Ledger, run: str, sampler: Sampler, episodes: Sequence[Episode], *, label: str, step: int
+) -> None:
+    """Append episodes to the ledger with the text of every action token."""
+    ledger.append_many(
+        run,
+        [
+            (
+                "episode",
+                {
+                    "label": label,
+                    "tokens_text": [
+                        [sampler.template.piece(token) for token in turn.action.tokens] for turn in episode.turns
+                    ],
+                    **to_json(episode),
+                },
+                step,
+            )
+            for episode in episodes
+        ],
+    )

@@ -1,0 +1,79 @@
+"""Supervised warm start on demonstrations: the environment's oracle plays, the policy copies.
+
+Needed where the untrained policy never succeeds (a randomly initialised `nano`), optional elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from foretaste.config import TrainConfig
+from foretaste.envs.base import choose_register
+from foretaste.envs.registry import max_turns_of
+from foretaste.envs.seeds import seed_for
+from foretaste.errors import ConfigError
+from foretaste.models.actor_critic import TokenSequence
+from foretaste.models.conversation import ChatTemplate
+from foretaste.progress import Progress
+from foretaste.records import Message
+from foretaste.rl.rollout import EnvPool
+from foretaste.rl.tasks import keyed_seed
+from foretaste.rl.update import Updater
+
+
+def imitate(
+    config: TrainConfig, pool: EnvPool, updater: Updater, template: ChatTemplate, progress: Progress
+) -> list[float]:
+    """Train on `config.imitate.episodes` demonstrations; return the loss of each optimiser step.
+
+    Raises: ConfigError if the environment has no oracle.
+    """
+    settings = config.imitate
+    env = pool.instance()
+    if not callable(getattr(env.unwrapped, "oracle", None)):
+        raise ConfigError(
+            f"imitate.episodes = {settings.episodes}, but {config.env.id} has no oracle() to imitate; "
+            "add one, or set imitate.episodes = 0"
+        )
+    progress.phase("imitate", settings.episodes * settings.passes)
+    sequences = []
+    for index in range(settings.episodes):
+        seed = seed_for("train", index, secret=f"demonstrations {config.seed}")
+        register = choose_register(config.env.registers, seed)
+        sequences.append(demonstration(env, pool.prompt, template, seed, config.env.level, register))
+    losses: list[float] = []
+    for pass_index in range(settings.passes):
+        order = np.random.default_rng(keyed_seed(config.seed, "imitate", pass_index)).permutation(len(sequences))
+        for start in range(0, len(order), settings.batch_episodes):
+            rows = order[start : start + settings.batch_episodes]
+            losses.append(updater.imitate([sequences[row] for row in rows], learning_rate=settings.learning_rate))
+            progress.advance(len(rows))
+    return losses
+
+
+def demonstration(
+    env: gymnasium.Env[Any, Any],
+    prompt: list[Message],
+    template: ChatTemplate,
+    seed: int,
+    level: int,
+    register: str,
+) -> TokenSequence:
+    """Let the oracle play one item; return its tokens, the end of every action included, as a policy would sample."""
+    observation, _ = env.reset(seed=seed, options={"level": level, "register": register})
+    tokens = template.start([*prompt, Message("user", observation)])
+    mask = [False] * len(tokens)
+    for _ in range(max_turns_of(env) or 1):
+        action = template.action(env.unwrapped.oracle())  # pyright: ignore[reportAttributeAccessIssue]
+        tokens += action
+        mask += [True] * len(action)
+        observation, _, terminated, truncated, _ = env.step(template.text(action))
+        if terminated or truncated:
+            break
+        follow = template.follow(observation, ended=True)
+        tokens += follow
+        mask += [False] * len(follow)
+    return TokenSequence(tokens, mask)

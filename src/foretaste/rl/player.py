@@ -1,0 +1,172 @@
+"""One episode in progress: the environment's side of a conversation. `rollout.py` drives many of them.
+
+Whatever the environment does wrong becomes `EpisodeEnd.ERROR` with one line that says what; it never
+stops the run and never becomes reward 0.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import gymnasium
+
+from foretaste.envs.registry import instructions_of, max_turns_of, worked_examples_of
+from foretaste.envs.seeds import split_of
+from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Turn
+from foretaste.rl.tasks import Task
+
+
+def prompt_messages(env: gymnasium.Env[Any, Any], examples: int, level: int) -> list[Message]:
+    """Return the messages before the first observation: instructions, then worked examples as a chat.
+
+    They are equal for all episodes of an environment and level, so a sampler computes them once.
+    """
+    instructions = instructions_of(env)
+    messages = [Message("system", instructions)] if instructions else []
+    for example in worked_examples_of(env, examples, level):
+        for observation, action in example:
+            messages += [Message("user", observation), Message("assistant", action)]
+    return messages
+
+
+class Player:
+    """Plays one task in one environment instance, and writes it down as an Episode."""
+
+    def __init__(
+        self,
+        task: Task,
+        env: gymnasium.Env[Any, Any],
+        prompt: list[Message],
+        *,
+        max_turns: int | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        self.task = task
+        self.env = env
+        self.prompt = prompt
+        self.max_turns = max_turns
+        self.checkpoint = checkpoint
+        self.turns: list[Turn] = []
+        self.end: EpisodeEnd | None = None
+        self.success: float | None = None
+        self.error: str | None = None
+        self.final_value = 0.0
+        self.env_seconds = 0.0
+        self.observation = ""
+        self.observation_tokens: tuple[int, ...] = ()
+        self.gate_probability = 0.0
+        self._privileged: str | None = None
+        self._reward = 0.0
+
+    def start(self, key: str) -> Conversation | None:
+        """Reset the environment; return the conversation up to the first action, or None on an error."""
+        started = time.perf_counter()
+        try:
+            options = {"level": self.task.level, "register": self.task.register}
+            observation, info = self.env.reset(seed=self.task.seed, options=options)
+            self.max_turns = self.max_turns or max_turns_of(self.env)
+        except Exception as error:  # the environment is the user's code: anything may come out of it
+            self._fail(f"reset raised {type(error).__name__}: {error}")
+            return None
+        finally:
+            self.env_seconds += time.perf_counter() - started
+        if not self._observe(observation, info, "reset"):
+            return None
+        messages = [*self.prompt, Message("user", self.observation)]
+        return Conversation(key, messages, sample_seed=self.task.sample_seed)
+
+    def answer(self, action: Action) -> str | None:
+        """Hand an action to the environment; return the next observation, or None when the episode is over.
+
+        After a truncation the last observation is returned too, with `end` set, so that a value
+        function can be read in the state where the limit cut the episode.
+        """
+        started = time.perf_counter()
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action.text)
+        except Exception as error:
+            self._fail(f"step {len(self.turns) + 1} raised {type(error).__name__}: {error}")
+            return None
+        finally:
+            self.env_seconds += time.perf_counter() - started
+        try:
+            reward = float(reward)
+        except (TypeError, ValueError):
+            reward = math.nan
+        if not math.isfinite(reward):
+            self._fail(f"step {len(self.turns) + 1} returned a reward that is no finite number; return a float")
+            return None
+        before, tokens = self.observation, self.observation_tokens
+        privileged, gate = self._privileged, self.gate_probability
+        if not self._observe(observation, info, f"step {len(self.turns) + 1}"):
+            return None
+        checks = info.get("checks")
+        self.turns.append(
+            Turn(
+                observation=before,
+                action=action,
+                observation_tokens=tokens,
+                reward=reward,
+                gate_probability=gate,
+                checks=None if checks is None else tuple(bool(check) for check in checks),
+                harm=float(info.get("harm", 0.0)),
+                privileged=privileged,
+            )
+        )
+        self.gate_probability = 0.0
+        self._reward += reward
+        if terminated:
+            self._finish(EpisodeEnd.TERMINATED, info)
+            return None
+        if truncated or (self.max_turns is not None and len(self.turns) >= self.max_turns):
+            self._finish(EpisodeEnd.TRUNCATED, info)
+        return self.observation
+
+    def cut(self, final_value: float) -> None:
+        """End the episode because no room is left in the context."""
+        self._finish(EpisodeEnd.TRUNCATED, {})
+        self.final_value = final_value
+
+    def stop(self, value: float) -> None:
+        """End the episode because the gate gave it up in a state of this value; its success is unknown."""
+        self.end, self.final_value = EpisodeEnd.STOPPED, value
+
+    def episode(self) -> Episode:
+        """Return the record; call it once the episode is over."""
+        if self.end is None:
+            raise RuntimeError("the episode is not over")
+        return Episode(
+            env=self.task.env,
+            seed=self.task.seed,
+            split=split_of(self.task.seed),
+            level=self.task.level,
+            register=self.task.register,
+            turns=tuple(self.turns),
+            end=self.end,
+            success=self.success,
+            checkpoint=self.checkpoint,
+            final_value=self.final_value,
+            error=self.error,
+            sample_seed=self.task.sample_seed,
+        )
+
+    def _observe(self, observation: Any, info: dict[str, Any], where: str) -> bool:
+        if info.get("error"):
+            self._fail(f"{where}: {info['error']}")
+        elif not isinstance(observation, str):
+            self._fail(f"{where} returned an observation of type {type(observation).__name__}; return str")
+        else:
+            self.observation = observation
+            self._privileged = info.get("privileged")
+        return self.end is None
+
+    def _finish(self, end: EpisodeEnd, info: dict[str, Any]) -> None:
+        self.end = end
+        success = info.get("success")
+        # An environment that never speaks of success counts as solved from a total reward of 1 on.
+        self.success = float(self._reward >= 1.0) if success is None else float(success)
+
+    def _fail(self, message: str) -> None:
+        self.end, self.error = EpisodeEnd.ERROR, " ".join(message.split())

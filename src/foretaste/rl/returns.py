@@ -1,0 +1,141 @@
+"""Advantages and value targets: pure functions on arrays, no model, no environment.
+
+All arrays cover action tokens only, padded on the right: observations are skipped, not zero-valued,
+so that one step t -> t+1 may cross an observation. Conventions, with B episodes and T action tokens:
+
+    values_BT[b, t]  = V(s_t), read before token t          rewards_BT[b, t] = reward that landed on token t
+    final_value_B[b] = V of the state after the last token  (0 where the task ended, never 0 for a cut)
+    gate_BT[b, t]    = known probability with which the gate could have stopped the episode at s_t
+
+Next: `batch.py` builds these arrays from episodes; `losses.py` consumes the results.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Returns(NamedTuple):
+    """What the losses take, each B x T and zero on padding."""
+
+    advantages_BT: Array
+    targets_BT: Array
+    """Value targets G_t in units of return; with a gate they may leave [0, 1]."""
+    weights_BT: Array
+    """Reach weights W_t; all ones without a gate."""
+
+
+def gae(
+    rewards_BT: Array,
+    values_BT: Array,
+    final_value_B: Array,
+    length_B: NDArray[np.int64],
+    actor_lambda_BT: Array,
+    *,
+    critic_lambda: float = 1.0,
+    gamma: float = 1.0,
+    gate_BT: Array | None = None,
+) -> Returns:
+    """Generalised advantage estimation, decoupled from the critic's targets, unbiased under a gate.
+
+    With delta_t = r_t + gamma V_{t+1} - V_t and c_{t+1} = alive(t+1) / (1 - p_{t+1}):
+
+        A_t = delta_t + gamma lambda_t c_{t+1} A_{t+1}
+        G_t = r_t + gamma [V_{t+1} + critic_lambda c_{t+1} (G_{t+1} - V_{t+1})]
+        W_t = product over j <= t of 1 / (1 - p_j)
+
+    `actor_lambda_BT[b, t]` is the lambda of the step from t to t+1. An episode that the gate stopped
+    simply ends, with V of the state it was stopped in as `final_value_B`. Multiply both losses by W.
+
+    Source: Schulman et al. 1506.02438 eq. 16; decoupled lambda, VC-PPO 2503.01491; the gate's
+    correction is derived in docs/metrics.md and tested by exact enumeration.
+    """
+    batch, width = rewards_BT.shape
+    gates = np.zeros_like(rewards_BT) if gate_BT is None else gate_BT
+    if gates.size and (gates.min() < 0 or gates.max() >= 1):
+        raise ValueError(f"gate probabilities must lie in [0, 1), received {gates.min()} to {gates.max()}")
+    mask_BT = np.arange(width)[None, :] < length_B[:, None]
+    advantages, targets = np.zeros((batch, width)), np.zeros((batch, width))
+    next_advantage, next_excess = np.zeros(batch), np.zeros(batch)  # A_{t+1}; G_{t+1} - V_{t+1}
+    next_value, next_keep = final_value_B.astype(np.float64), np.ones(batch)
+    for t in range(width - 1, -1, -1):
+        inside = mask_BT[:, t]
+        delta = rewards_BT[:, t] + gamma * next_value - values_BT[:, t]
+        advantage = delta + gamma * actor_lambda_BT[:, t] * next_keep * next_advantage
+        target = rewards_BT[:, t] + gamma * (next_value + critic_lambda * next_keep * next_excess)
+        advantages[:, t] = np.where(inside, advantage, 0.0)
+        targets[:, t] = np.where(inside, target, 0.0)
+        next_advantage = np.where(inside, advantage, next_advantage)
+        next_excess = np.where(inside, target - values_BT[:, t], next_excess)
+        next_value = np.where(inside, values_BT[:, t], next_value)
+        next_keep = np.where(inside, 1.0 / (1.0 - gates[:, t]), next_keep)
+    weights = np.cumprod(1.0 / (1.0 - gates), axis=1)
+    return Returns(advantages, targets, np.where(mask_BT, weights, 0.0))
+
+
+def group_advantages(returns_B: Array, groups_B: NDArray[np.int64]) -> Array:
+    """Return (R - mean of group) / (std of group) per episode; 0 where a group's returns are all equal.
+
+    Raises: ValueError for a group of one, which has no signal.
+    Source: GRPO, Shao et al. 2402.03300 eq. 3 (outcome supervision).
+    """
+    advantages = np.zeros_like(returns_B)
+    for group in np.unique(groups_B):
+        members = groups_B == group
+        if members.sum() < 2:
+            raise ValueError("grpo needs at least 2 episodes per item; set algorithm.group_size")
+        spread = returns_B[members].std()
+        if spread > 1e-8:
+            advantages[members] = (returns_B[members] - returns_B[members].mean()) / spread
+    return advantages
+
+
+def leave_one_out_advantages(returns_B: Array) -> Array:
+    """Return R_b minus the mean return of all other episodes of the batch (0 for a single episode).
+
+    Source: REINFORCE leave-one-out, Kool et al. 2019; Ahmadian et al. 2402.14740.
+    """
+    count = len(returns_B)
+    if count < 2:
+        return np.zeros_like(returns_B)
+    return (returns_B - returns_B.mean()) * count / (count - 1)
+
+
+class RunningScale:
+    """Root of a weighted, exponentially averaged second moment: the scale that advantages are divided by.
+
+    A scale that remembers earlier steps keeps a step without signal (every episode failed alike) from
+    being blown up to unit size, as normalising within that step would.
+    """
+
+    def __init__(self, decay: float = 0.8) -> None:
+        self.decay = decay
+        self.second_moment = 0.0
+        self.mass = 0.0
+
+    def update(self, values: Array, weights: Array) -> float:
+        """Fold in one step's values (any shape; zero weight: padding) and return the scale."""
+        total = float(weights.sum())
+        if total > 0:
+            moment = float((weights * values**2).sum() / total)
+            self.second_moment = self.decay * self.second_moment + (1 - self.decay) * moment
+            self.mass = self.decay * self.mass + (1 - self.decay)
+        return max(self.scale, 1e-6)
+
+    @property
+    def scale(self) -> float:
+        """The bias-corrected scale; 1 before the first update."""
+        return (self.second_moment / self.mass) ** 0.5 if self.mass else 1.0
+
+    def state(self) -> dict[str, float]:
+        """Return what `load` restores."""
+        return {"second_moment": self.second_moment, "mass": self.mass}
+
+    def load(self, state: dict[str, float]) -> None:
+        """Restore a state returned by `state`."""
+        self.second_moment, self.mass = state["second_moment"], state["mass"]

@@ -1,0 +1,223 @@
+"""Play many episodes at once: a policy on one side, environments on the other, Episodes out.
+
+A `Sampler` is driven as a stream (a finished conversation leaves, the next one enters, keys and values
+stay between turns); any other `Policy` (an endpoint, an oracle) is driven in rounds of one turn each.
+Next: `player.py` for one episode, `batch.py` for what training makes of the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from foretaste.config import EnvConfig
+from foretaste.envs.registry import make
+from foretaste.models.sampler import Next, Sampler
+from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
+from foretaste.rl.gate import Gate
+from foretaste.rl.player import Player, prompt_messages
+from foretaste.rl.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Episodes in the order of their tasks, and where the time went."""
+
+    episodes: list[Episode]
+    sample_seconds: float
+    env_seconds: float
+
+
+class Oracle:
+    """The environment's own scripted solver as a policy: what is solvable, and how demonstrations look."""
+
+    name = "oracle"
+
+    def act(self, conversations: list[Conversation]) -> list[Action]:
+        """Not callable: an oracle reads the state of its environment, so `rollout` asks the environment."""
+        raise TypeError("an Oracle answers from inside its environment; pass it to rollout()")
+
+
+class EnvPool:
+    """Environment instances of one EnvConfig, reused from episode to episode, and their common prompt."""
+
+    def __init__(self, config: EnvConfig, env_class: Callable[[], gymnasium.Env[Any, Any]] | None = None) -> None:
+        """`env_class` overrides the lookup of `config.id` (an environment defined in the caller's script)."""
+        self.config = config
+        self._create = env_class or (lambda: make(config.id))
+        self._free: list[gymnasium.Env[Any, Any]] = []
+        first = self._create()
+        self.prompt: list[Message] = prompt_messages(first, config.examples, config.level)
+        self._free.append(first)
+
+    def instance(self) -> gymnasium.Env[Any, Any]:
+        """Return a free instance, for whoever plays without a policy."""
+        if not self._free:
+            self._free.append(self._create())
+        return self._free[-1]
+
+    def player(self, task: Task, checkpoint: str | None) -> Player:
+        """Return a player of `task` in a free instance."""
+        env = self._free.pop() if self._free else self._create()
+        return Player(task, env, self.prompt, max_turns=self.config.max_turns, checkpoint=checkpoint)
+
+    def give_back(self, player: Player) -> None:
+        """Take a finished player's instance back, unless it failed and may be in any state."""
+        if player.end is not EpisodeEnd.ERROR:
+            self._free.append(player.env)
+
+
+def rollout(
+    policy: Policy,
+    tasks: Sequence[Task],
+    pool: EnvPool,
+    *,
+    gate: Gate | None = None,
+    checkpoint: str | None = None,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> Rollout:
+    """Play every task once.
+
+    `gate` may stop episodes at turn boundaries (samplers only). `on_episode` is called as each ends.
+    """
+    started = time.perf_counter()
+    play = _Streamed(policy, tasks, pool, gate, checkpoint, on_episode) if isinstance(policy, Sampler) else None
+    if play is not None:
+        play.run()
+        players = play.players
+    else:
+        players = _play_in_rounds(policy, tasks, pool, checkpoint, on_episode)
+    env_seconds = sum(player.env_seconds for player in players)
+    return Rollout([player.episode() for player in players], time.perf_counter() - started - env_seconds, env_seconds)
+
+
+class _Streamed:
+    """The callbacks of one `Sampler.run`."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        tasks: Sequence[Task],
+        pool: EnvPool,
+        gate: Gate | None,
+        checkpoint: str | None,
+        on_episode: Callable[[Episode], None] | None,
+    ) -> None:
+        self.sampler, self.tasks, self.pool, self.gate = sampler, tasks, pool, gate
+        self.checkpoint, self.on_episode = checkpoint, on_episode
+        self.players: list[Player] = []
+
+    def run(self) -> None:
+        self.sampler.run(
+            self._conversations(),
+            self._on_action,
+            on_state=self._on_state if self.gate else None,
+            on_value=self._on_value,
+        )
+
+    def _conversations(self) -> Iterator[Conversation]:
+        template = self.sampler.template
+        for index, task in enumerate(self.tasks):
+            player = self.pool.player(task, self.checkpoint)
+            self.players.append(player)
+            conversation = player.start(str(index))
+            if conversation is None:
+                self._over(player)
+                continue
+            conversation.tokens = template.start(conversation.messages)
+            if len(conversation.tokens) >= self.sampler.config.max_context:
+                player.end, player.error = (
+                    EpisodeEnd.ERROR,
+                    (
+                        f"the prompt has {len(conversation.tokens)} tokens and sampling.max_context is "
+                        f"{self.sampler.config.max_context}; raise it or lower env.examples"
+                    ),
+                )
+                self._over(player)
+                continue
+            player.observation_tokens = tuple(conversation.tokens)
+            yield conversation
+
+    def _on_action(self, conversation: Conversation, action: Action) -> Next | None:
+        player = self.players[int(conversation.key)]
+        observation = player.answer(action)
+        if observation is None:
+            self._over(player)
+            return None
+        conversation.messages += [Message("assistant", action.text), Message("user", observation)]
+        tokens = self.sampler.template.follow(observation, ended=not action.cut)
+        player.observation_tokens = tuple(tokens)
+        if len(conversation.tokens) + len(tokens) >= self.sampler.config.max_context:
+            # The state after the observation does not fit; the last value read stands for it.
+            last_value = action.values[-1] if action.values else 0.0
+            if player.end is None:
+                player.cut(last_value)
+            player.final_value = last_value
+            self._over(player)
+            return None
+        return Next(tokens, generate=player.end is None)
+
+    def _on_state(self, conversation: Conversation, value: float) -> bool:
+        player = self.players[int(conversation.key)]
+        assert self.gate is not None
+        probability, stop = self.gate.decide(
+            value, [turn.gate_probability for turn in player.turns], (player.task.sample_seed, len(player.turns))
+        )
+        player.gate_probability = probability
+        if stop:
+            player.stop(value)
+            self._over(player)
+        return not stop
+
+    def _on_value(self, conversation: Conversation, value: float) -> None:
+        player = self.players[int(conversation.key)]
+        player.final_value = value
+        self._over(player)
+
+    def _over(self, player: Player) -> None:
+        self.pool.give_back(player)
+        if self.on_episode:
+            self.on_episode(player.episode())
+
+
+def _play_in_rounds(
+    policy: Policy,
+    tasks: Sequence[Task],
+    pool: EnvPool,
+    checkpoint: str | None,
+    on_episode: Callable[[Episode], None] | None,
+) -> list[Player]:
+    """Drive a text policy: every live conversation takes one turn a round."""
+    players = [pool.player(task, checkpoint) for task in tasks]
+    live: list[tuple[Player, Conversation]] = []
+
+    def over(player: Player) -> None:
+        pool.give_back(player)
+        if on_episode:
+            on_episode(player.episode())
+
+    for index, player in enumerate(players):
+        conversation = player.start(str(index))
+        if conversation is None:
+            over(player)
+        else:
+            live.append((player, conversation))
+    while live:
+        if isinstance(policy, Oracle):
+            actions = [Action(player.env.unwrapped.oracle()) for player, _ in live]  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            actions = policy.act([conversation for _, conversation in live])
+        remaining: list[tuple[Player, Conversation]] = []
+        for (player, conversation), action in zip(live, actions, strict=True):
+            observation = player.answer(action)
+            if observation is None or player.end is not None:
+                over(player)
+                continue
+            conversation.messages += [Message("assistant", action.text), Message("user", observation)]
+            remaining.append((player, conversation))
+        live = remaining
+    return players

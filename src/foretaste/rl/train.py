@@ -1,0 +1,326 @@
+"""The training loop, top to bottom: config in, Checkpoint out, every figure in the ledger.
+
+    imitate (optional) -> held-out before -> value pretraining -> steps -> held-out after -> checkpoint
+
+Each step samples new episodes (`rollout.py`), updates actor and critic (`update.py`), measures the critic
+(`diagnostics.py`) and writes it all down. Killed at any moment, `resume=RUN` goes on to the same result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from foretaste.checks import check
+from foretaste.config import TrainConfig, from_dict, to_dict
+from foretaste.errors import ConfigError, ForetasteError, RunError
+from foretaste.ledger import Ledger
+from foretaste.models.actor_critic import ActorCritic
+from foretaste.models.checkpoint import save
+from foretaste.models.sampler import Sampler
+from foretaste.progress import Progress, Silent
+from foretaste.records import Checkpoint, Episode, EpisodeEnd, RunSummary, to_json
+from foretaste.rl import diagnostics
+from foretaste.rl.batch import Batch, make_batch
+from foretaste.rl.held_out import HeldOut, measure, record_episodes
+from foretaste.rl.imitate import imitate
+from foretaste.rl.reference import Reference
+from foretaste.rl.resume import Progressed, load_state, save_state
+from foretaste.rl.rollout import EnvPool, Rollout, rollout
+from foretaste.rl.tasks import Task, training_tasks
+from foretaste.rl.update import Updater
+from foretaste.statistics import exact_interval, paired_difference_interval
+from foretaste.writers import open_writers
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    env: Callable[[], gymnasium.Env[Any, Any]] | None = None,
+    resume: str | None = None,
+    progress: Progress | None = None,
+    runs_folder: str | None = None,
+) -> Checkpoint:
+    """Train a policy and its value function; return the saved checkpoint.
+
+    `env` is an environment class to use instead of looking `config.env.id` up. `resume` continues the
+    run of that id (or "latest") to the result it would have had uninterrupted; its config is the one
+    it was started with, found in the ledger of `runs_folder` (default: the config's).
+
+    Raises: ConfigError for settings that cannot be used; ModelError, EnvError for what cannot be
+    loaded; RunError if no episode can be played or written. Whatever was saved before stays.
+    """
+    if config is None and resume is None:
+        raise ConfigError("Nothing to train: pass a config, or the id of a run to resume")
+    folder = Path(runs_folder or (config or TrainConfig()).runs_folder)
+    with closing(Ledger.open(folder)) as ledger:
+        if resume is None:
+            assert config is not None
+            check(config)
+            run = ledger.start_run("train", config.env.id, to_dict(config))
+        else:
+            run = ledger.run(resume).id
+            config = from_dict(TrainConfig, ledger.run(run).config)
+        try:
+            return _Run(config, ledger, run, folder / run, env, progress or Silent()).train(resuming=resume is not None)
+        except KeyboardInterrupt:
+            ledger.append(run, "status", {"status": "interrupted"})
+            raise
+        except ForetasteError as error:
+            ledger.append(run, "status", {"status": "failed", "error": str(error)})
+            raise
+
+
+class _Run:
+    """One run's parts, built once and used by every phase."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        ledger: Ledger,
+        run: str,
+        folder: Path,
+        env: Callable[[], gymnasium.Env[Any, Any]] | None,
+        progress: Progress,
+    ) -> None:
+        self.config, self.ledger, self.run, self.folder, self.progress = config, ledger, run, folder, progress
+        self.pool = EnvPool(config.env, env)
+        progress.note(f"run {run} in {folder}")
+        progress.phase("load model", None)
+        self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
+        self.sampler = Sampler(self.actor_critic, config.sampling)
+        self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
+        self.variance = diagnostics.PooledVariance()
+        self.reference: Reference | None = None
+        self.done = Progressed()
+        self.writers = open_writers(config.writers, folder)
+        self.clock = time.perf_counter()
+
+    # The story --------------------------------------------------------------------------------
+
+    def train(self, *, resuming: bool) -> Checkpoint:
+        config = self.config
+        if resuming:
+            self._load()
+        else:
+            if config.imitate.episodes:
+                imitate(config, self.pool, self.updater, self.actor_critic.template, self.progress)
+                self.sampler.refresh()
+            self.done.success_before = self._held_out("before", config.held_out.items).success
+            if config.algorithm.kl_coefficient:
+                self.reference = Reference(self.actor_critic)
+            if self.updater.has_critic and config.algorithm.value_pretraining_passes:
+                self._pretrain_values()
+            self._save()
+        self.progress.phase("train", config.steps)
+        self.progress.advance(self.done.step)
+        while self.done.step < config.steps:
+            self._step(self.done.step + 1)
+            self.progress.advance()
+        after = self._held_out("after", config.held_out.items)
+        return self._finish(after)
+
+    def _step(self, step: int) -> None:
+        """Sample, learn, measure, write down."""
+        config = self.config
+        played = self._sample(training_tasks(config, step), step)
+        batch = make_batch(played.episodes)
+        metrics = diagnostics.episode_metrics(played.episodes)
+        if config.algorithm.group_size > 1:
+            metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(batch)
+        started = time.perf_counter()
+        metrics |= self._learn(batch, step)
+        metrics["time/sample_seconds"] = played.sample_seconds
+        metrics["time/env_seconds"] = played.env_seconds
+        metrics["time/train_seconds"] = time.perf_counter() - started
+        self.done.step = step
+        if config.held_out.every and step % config.held_out.every == 0 and step < config.steps:
+            curve = self._held_out("curve", config.held_out.curve_items)
+            metrics["time/held_out_seconds"] = curve.seconds
+        if step % config.save_every == 0 or step == config.steps:
+            started = time.perf_counter()
+            self._save()
+            metrics["time/save_seconds"] = time.perf_counter() - started
+        self._write_down(step, metrics, played.episodes)
+
+    def _learn(self, batch: Batch, step: int) -> dict[str, float]:
+        config = self.config
+        reference = self.reference.logprobs(self.updater, batch) if self.reference else None
+        metrics: dict[str, float] = {}
+        if self.updater.has_critic:
+            # The values recorded while sampling are those of the critic of now: nothing was learned since.
+            explained = self.variance.update(batch, batch.values_BT, gamma=config.algorithm.gamma)
+            ranks = diagnostics.ranking(batch.episodes)
+            metrics |= {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}
+            if explained is not None:
+                metrics["value/explained_variance"] = explained
+        metrics |= self.updater.update(batch, step=step, seed=config.seed, reference_BT=reference)
+        self.sampler.refresh()
+        return metrics
+
+    def _pretrain_values(self) -> None:
+        """Fit the critic to the frozen policy's returns before the policy may move."""
+        config = self.config
+        count = config.algorithm.value_pretraining_episodes
+        self.progress.phase("value pretraining", count)
+        batch = make_batch(self._sample(training_tasks(config, 0, count), 0, count=True).episodes)
+        loss = self.updater.pretrain_values(batch, seed=config.seed)
+        self.sampler.refresh()
+        values = self.updater.values(batch)
+        explained = diagnostics.PooledVariance().update(batch, values, gamma=config.algorithm.gamma)
+        metrics = {"value/loss": loss, "train/sampled_tokens": float(batch.tokens)}
+        if explained is not None:
+            metrics["value/explained_variance"] = explained
+        self.ledger.append(self.run, "value_pretraining", metrics, step=0)
+
+    # Pieces -----------------------------------------------------------------------------------
+
+    def _sample(self, tasks: Sequence[Task], step: int, *, count: bool = False) -> Rollout:
+        """Play tasks with the current policy; raises RunError when the environment fails more than it works."""
+        played = rollout(
+            self.sampler,
+            tasks,
+            self.pool,
+            on_episode=(lambda episode: self.progress.advance()) if count else None,
+        )
+        self.done.episodes += len(played.episodes)
+        self.done.sampled_tokens += sum(episode.action_tokens for episode in played.episodes)
+        errors = Counter(episode.error for episode in played.episodes if episode.end is EpisodeEnd.ERROR)
+        if errors.total() * 2 > len(tasks):
+            reason, times = errors.most_common(1)[0]
+            raise RunError(
+                f"The environment failed in {errors.total()} of {len(tasks)} episodes of step {step}; most often "
+                f"({times}): {reason}. Check it: foretaste envs check {self.config.env.id}"
+            )
+        return played
+
+    def _held_out(self, label: str, items: int) -> HeldOut:
+        self.progress.phase(f"held-out {label}", items)
+        outcome = measure(
+            self.config,
+            self.sampler,
+            self.pool,
+            self.ledger,
+            self.run,
+            label=label,
+            items=items,
+            step=self.done.step,
+            on_episode=lambda episode: self.progress.advance(),
+        )
+        if outcome.mean is not None:
+            self.progress.note(f"held-out {label}: {outcome.mean:.3f} on {len(outcome.judged)} items")
+        if label == "curve":
+            self.progress.phase("train", self.config.steps)
+            self.progress.advance(self.done.step)
+        return outcome
+
+    def _write_down(self, step: int, metrics: dict[str, float], episodes: Sequence[Episode]) -> None:
+        self.ledger.append(self.run, "metrics", metrics, step=step)
+        solved = next((episode for episode in episodes if episode.success), None)
+        missed = next((episode for episode in episodes if not episode.success), None)
+        record_episodes(
+            self.ledger, self.run, self.sampler, [e for e in (solved, missed) if e], label="train", step=step
+        )
+        if self.done.first_entropy is None:
+            self.done.first_entropy = metrics["policy/entropy"]
+        for text, knob in diagnostics.warnings(metrics, step=step, max_entropy=self.done.first_entropy):
+            self.ledger.append(self.run, "warning", {"text": text, "knob": knob}, step=step)
+            if knob not in self.done.notes:  # the first of its kind is shown; all are in the ledger
+                self.done.notes.append(knob)
+                self.progress.note(f"step {step}: {text}. Knob: {knob}")
+        for writer in self.writers:
+            writer.write(step, metrics)
+        self.progress.metrics(step, metrics)
+
+    def _save(self) -> None:
+        """Write a resume point."""
+        now = time.perf_counter()
+        self.done.wall_seconds += now - self.clock
+        self.clock = now
+        state = {
+            "updater": self.updater.state(),
+            "variance": self.variance.state(),
+            "reference": self.reference.state() if self.reference else None,
+            "progressed": dataclasses.asdict(self.done),
+        }
+        save_state(self.folder / "state", state, run=self.run)
+
+    def _load(self) -> None:
+        """Go back to the last resume point and say so in the ledger."""
+        state = load_state(self.folder / "state", run=self.run)
+        self.updater.load(state["updater"])
+        self.variance.load(state["variance"])
+        if state["reference"] is not None:
+            self.reference = Reference(self.actor_critic, state["reference"])
+        self.done = Progressed(**state["progressed"])
+        self.sampler.refresh()
+        self.ledger.append(self.run, "resume", {"from_step": self.done.step})
+        self.progress.note(f"resumed after step {self.done.step}")
+
+    def _finish(self, after: HeldOut) -> Checkpoint:
+        """Save the checkpoint and the summary."""
+        self.progress.phase("save", None)
+        checkpoint = save(
+            self.actor_critic, self.folder / "checkpoint", parents=self._parents(), run=self.run, step=self.done.step
+        )
+        self.ledger.append(self.run, "checkpoint", to_json(checkpoint), step=self.done.step)
+        self.done.wall_seconds += time.perf_counter() - self.clock
+        summary = self._summary(checkpoint, after)
+        self.ledger.append(self.run, "summary", to_json(summary), step=self.done.step)
+        self.ledger.append(self.run, "status", {"status": "finished"})
+        for writer in self.writers:
+            writer.close()
+        self.progress.finish(summary)
+        return checkpoint
+
+    def _parents(self) -> tuple[str, ...]:
+        return () if self.actor_critic.checkpoint_id is None else (self.actor_critic.checkpoint_id,)
+
+    def _summary(self, checkpoint: Checkpoint, after: HeldOut) -> RunSummary:
+        pairs = [
+            (before >= 1.0, now >= 1.0)
+            for before, now in zip(self.done.success_before, after.success, strict=True)
+            if before is not None and now is not None
+        ]
+        if not pairs:
+            raise RunError("no held-out item could be judged: the environment failed on every one")
+        before_N, after_N = np.array(pairs, dtype=bool).T
+        return summarize(self, checkpoint, before_N, after_N, after.calibration)
+
+
+def summarize(
+    run: _Run, checkpoint: Checkpoint, before_N: Any, after_N: Any, calibration: dict[str, Any] | None
+) -> RunSummary:
+    """Return the figures that the table, `summary.json` and the report show."""
+    count = len(before_N)
+    before, after = exact_interval(int(before_N.sum()), count), exact_interval(int(after_N.sum()), count)
+    gain = paired_difference_interval(before_N, after_N)
+    return RunSummary(
+        run=run.run,
+        env=run.config.env.id,
+        model=run.config.model.name,
+        success_before=before.mean,
+        success_after=after.mean,
+        success_before_interval=(before.low, before.high),
+        success_after_interval=(after.low, after.high),
+        gain=after.mean - before.mean,
+        gain_interval=(gain.low, gain.high),
+        n_items=count,
+        episodes=run.done.episodes,
+        sampled_tokens=run.done.sampled_tokens,
+        wall_seconds=run.done.wall_seconds,
+        value_calibration_error=calibration["ece"] if calibration else None,
+        value_auc=calibration["auc"]["50"] if calibration else None,
+        checkpoint=checkpoint.id,
+        checkpoint_path=checkpoint.path,
+        report=str(run.folder / "report.html"),
+        notes=tuple(run.done.notes),
+    )

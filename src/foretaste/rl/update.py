@@ -1,0 +1,274 @@
+"""One update of the actor and its critic from a batch of episodes, and the two kinds of warm start.
+
+The arithmetic lives in `returns.py`, `losses.py` and the critic's head; this file cuts a batch into
+minibatches (optimiser steps) and micro-batches (memory), and counts what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretaste.config import AlgorithmConfig
+from foretaste.models.actor_critic import ActorCritic, TokenSequence
+from foretaste.models.precision import MasterWeights
+from foretaste.rl.batch import Batch, compute_returns
+from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
+from foretaste.rl.returns import Array, Returns, RunningScale
+from foretaste.rl.tasks import keyed_seed
+
+
+class FlatTargets(NamedTuple):
+    """What the losses need of some episodes, flat over their action tokens (N), in order."""
+
+    behaviour_N: Tensor
+    advantages_N: Tensor
+    targets_N: Tensor
+    weights_N: Tensor
+    reference_N: Tensor | None
+
+
+class Updater:
+    """Owns the optimiser and the advantage scale; both belong to a resume point."""
+
+    def __init__(self, actor_critic: ActorCritic, algorithm: AlgorithmConfig, *, temperature: float) -> None:
+        self.actor_critic = actor_critic
+        self.algorithm = algorithm
+        self.temperature = temperature
+        self.has_critic = algorithm.name == "ppo"
+        self.device = next(actor_critic.parameters()).device
+        self.scale = RunningScale()
+        self.optimizer = MasterWeights(
+            {"policy": actor_critic.policy_parameters(), "value": actor_critic.critic_parameters()},
+            max_grad_norm=algorithm.max_grad_norm,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` restores: optimiser moments, master weights, advantage scale."""
+        return {"optimizer": self.optimizer.state_dict(), "scale": self.scale.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore a state returned by `state`; the weights follow the masters bit by bit."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scale.load(state["scale"])
+
+    # Reading the model, without gradient ------------------------------------------------------
+
+    @torch.no_grad()
+    def values(self, batch: Batch) -> Array:
+        """Return V of every action token under the critic of now, B x T."""
+        values = np.zeros_like(batch.values_BT)
+        for rows in self._microbatches(batch, np.arange(len(batch.episodes))):
+            evaluation = self._evaluate(batch, rows, policy=False, values=True)
+            _scatter(values, batch, rows, evaluation.values_N)
+        return values
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch) -> Array:
+        """Return the log-probability of every action token under the policy of now, B x T."""
+        logprobs = np.zeros_like(batch.logprobs_BT)
+        for rows in self._microbatches(batch, np.arange(len(batch.episodes))):
+            evaluation = self._evaluate(batch, rows, policy=True, values=False)
+            _scatter(logprobs, batch, rows, evaluation.logprobs_N)
+        return logprobs
+
+    # Learning ---------------------------------------------------------------------------------
+
+    def pretrain_values(self, batch: Batch, *, seed: int) -> float:
+        """Fit the critic alone to the Monte-Carlo returns of a frozen policy; return the last pass's loss.
+
+        Source: value pretraining, VC-PPO 2503.01491 section 4.1.
+        """
+        mask = batch.mask_BT
+        self.actor_critic.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
+        targets = compute_returns(batch, self.algorithm, values_BT=np.zeros_like(batch.values_BT))
+        loss = 0.0
+        for pass_index in range(self.algorithm.value_pretraining_passes):
+            total = 0.0
+            for rows in self._minibatches(batch, seed, ("pretrain", pass_index)):
+                tokens = float(mask[rows].sum())
+                for micro in self._microbatches(batch, rows):
+                    evaluation = self._evaluate(batch, micro, policy=False, values=True)
+                    flat = self._flat(batch, targets, micro)
+                    value_loss = self.actor_critic.value_loss(
+                        evaluation.value_logits, flat.targets_N, flat.weights_N
+                    ) * (float(flat.weights_N.sum()) / tokens)
+                    value_loss.backward()
+                    self.optimizer.accumulate()
+                    total += value_loss.item() * tokens
+                self.optimizer.step({"value": self.algorithm.critic_learning_rate})
+            loss = total / batch.tokens
+        return loss
+
+    def update(
+        self, batch: Batch, *, step: int, seed: int, values_BT: Array | None = None, reference_BT: Array | None = None
+    ) -> dict[str, float]:
+        """Take `passes` x `minibatches` optimiser steps on the batch; return `policy/*` and `value/*` metrics."""
+        algorithm = self.algorithm
+        returns = compute_returns(batch, algorithm, values_BT=values_BT)
+        if algorithm.normalize_advantages and algorithm.name != "grpo":  # grpo has its own scale in each group
+            scale = self.scale.update(returns.advantages_BT, returns.weights_BT)
+            returns = returns._replace(advantages_BT=returns.advantages_BT / scale)
+        warmup = min(1.0, step / max(1, algorithm.warmup_steps))
+        rates = {"policy": warmup * algorithm.learning_rate, "value": warmup * algorithm.critic_learning_rate}
+        totals = _Totals()
+        for pass_index in range(algorithm.passes):
+            for minibatch, rows in enumerate(self._minibatches(batch, seed, (step, pass_index))):
+                tokens = float(batch.length_B[rows].sum())
+                for micro in self._microbatches(batch, rows):
+                    untouched = pass_index == 0 and minibatch == 0
+                    self._accumulate(batch, returns, micro, tokens, reference_BT, totals, untouched)
+                norms = self.optimizer.step(rates if self.has_critic else {"policy": rates["policy"]})
+                totals.norms.append(norms)
+        return totals.metrics(self.has_critic)
+
+    def imitate(self, sequences: Sequence[TokenSequence], *, learning_rate: float) -> float:
+        """Take one supervised step on demonstrations; return the mean negative log-likelihood per token."""
+        tokens = float(sum(sum(sequence.action_mask) for sequence in sequences))
+        loss = 0.0
+        for micro in split_by_tokens([len(s.tokens) for s in sequences], self.algorithm.microbatch_tokens):
+            chosen = [sequences[index] for index in micro]
+            evaluation = self.actor_critic.evaluate(chosen, temperature=1.0, policy=True, values=False)
+            part = imitation_loss(evaluation.logprobs_N, normalizer=tokens)
+            part.backward()
+            self.optimizer.accumulate()
+            loss += part.item()
+        self.optimizer.step({"policy": learning_rate})
+        return loss
+
+    # Pieces -----------------------------------------------------------------------------------
+
+    def _accumulate(
+        self,
+        batch: Batch,
+        returns: Returns,
+        rows: Sequence[int],
+        tokens: float,
+        reference_BT: Array | None,
+        totals: _Totals,
+        untouched: bool,
+    ) -> None:
+        """Add one micro-batch's gradient; `untouched` says that the weights are still those that sampled."""
+        flat = self._flat(batch, returns, rows, reference_BT)
+        evaluation = self._evaluate(batch, rows, policy=True, values=self.has_critic)
+        policy = ppo_loss(
+            evaluation.logprobs_N,
+            flat.behaviour_N,
+            flat.advantages_N,
+            flat.weights_N,
+            clip_low=self.algorithm.clip_low,
+            clip_high=self.algorithm.clip_high,
+            normalizer=tokens,
+        )
+        loss = policy.loss
+        if self.algorithm.entropy_coefficient:
+            loss = loss - self.algorithm.entropy_coefficient * evaluation.entropy_N.sum() / tokens
+        if flat.reference_N is not None:
+            loss = loss + self.algorithm.kl_coefficient * k2_penalty(
+                evaluation.logprobs_N, flat.reference_N, normalizer=tokens
+            )
+        if self.has_critic:
+            value_loss = self.actor_critic.value_loss(evaluation.value_logits, flat.targets_N, flat.weights_N)
+            loss = loss + value_loss * (float(flat.weights_N.sum()) / tokens)
+            totals.value_loss += value_loss.item() * len(flat.targets_N)
+        loss.backward()
+        self.optimizer.accumulate()
+        log_ratio = (evaluation.logprobs_N.detach() - flat.behaviour_N).double().cpu()
+        totals.tokens += len(flat.behaviour_N)
+        totals.policy_loss += policy.loss.item() * tokens
+        totals.clipped += float(policy.clipped)
+        totals.kl += float(policy.kl)
+        totals.entropy += float(evaluation.entropy_N.detach().sum())
+        totals.log_ratios.append(log_ratio.numpy())
+        if untouched:
+            totals.sampler_differences.append(log_ratio.abs().numpy())
+
+    def _evaluate(self, batch: Batch, rows: Sequence[int], *, policy: bool, values: bool) -> Any:
+        sequences = [batch.sequences[row] for row in rows]
+        return self.actor_critic.evaluate(sequences, temperature=self.temperature, policy=policy, values=values)
+
+    def _flat(
+        self, batch: Batch, returns: Returns, rows: Sequence[int], reference_BT: Array | None = None
+    ) -> FlatTargets:
+        mask = batch.mask_BT[list(rows)]
+
+        def flat(array_BT: Array) -> Tensor:
+            return torch.from_numpy(array_BT[list(rows)][mask]).float().to(self.device)
+
+        return FlatTargets(
+            flat(batch.logprobs_BT),
+            flat(returns.advantages_BT),
+            flat(returns.targets_BT),
+            flat(returns.weights_BT),
+            None if reference_BT is None else flat(reference_BT),
+        )
+
+    def _minibatches(self, batch: Batch, seed: int, key: tuple[Any, ...]) -> Iterator[np.ndarray]:
+        """Yield the rows of each minibatch, shuffled by a key, so that a resumed run shuffles alike."""
+        order = np.random.default_rng(keyed_seed(seed, "minibatch", *key)).permutation(len(batch.episodes))
+        for rows in np.array_split(order, min(self.algorithm.minibatches, len(order))):
+            yield rows
+
+    def _microbatches(self, batch: Batch, rows: np.ndarray) -> Iterator[list[int]]:
+        """Yield rows in groups of similar length whose padded size stays within `microbatch_tokens`.
+
+        Tokens of the prompt that all episodes share are computed once a group and not counted.
+        """
+        lengths = [len(batch.sequences[row].tokens) - batch.shared_prefix for row in rows]
+        for group in split_by_tokens(lengths, self.algorithm.microbatch_tokens):
+            yield [int(rows[index]) for index in group]
+
+
+class _Totals:
+    """Sums over the tokens of an update."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.policy_loss = self.value_loss = self.clipped = self.kl = self.entropy = 0.0
+        self.log_ratios: list[np.ndarray] = []
+        self.sampler_differences: list[np.ndarray] = []
+        self.norms: list[dict[str, float]] = []
+
+    def metrics(self, has_critic: bool) -> dict[str, float]:
+        """Return the means under their documented names."""
+        ratios = np.exp(np.concatenate(self.log_ratios))
+        differences = np.concatenate(self.sampler_differences)
+        metrics = {
+            "policy/loss": self.policy_loss / self.tokens,
+            "policy/entropy": self.entropy / self.tokens,
+            "policy/clip_fraction": self.clipped / self.tokens,
+            "policy/kl": self.kl / self.tokens,
+            "policy/ratio_max": float(ratios.max()),
+            "policy/ratio_p999": float(np.quantile(ratios, 0.999)),
+            "policy/sampler_difference_max": float(differences.max()),
+            "policy/sampler_difference_p999": float(np.quantile(differences, 0.999)),
+            "policy/gradient_norm": float(np.mean([norms["policy"] for norms in self.norms])),
+        }
+        if has_critic:
+            metrics["value/loss"] = self.value_loss / self.tokens
+            metrics["value/gradient_norm"] = float(np.mean([norms["value"] for norms in self.norms]))
+        return metrics
+
+
+def split_by_tokens(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Group indices, longest first, so that count x longest stays within `limit` (one item at least)."""
+    groups: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not groups or (len(groups[-1]) + 1) * longest > limit:
+            groups.append([])
+            longest = lengths[index]
+        groups[-1].append(index)
+    return groups
+
+
+def _scatter(target_BT: Array, batch: Batch, rows: Sequence[int], values_N: Tensor) -> None:
+    """Write flat values back to the action tokens of `rows`."""
+    mask = batch.mask_BT[list(rows)]
+    block = np.zeros(mask.shape)
+    block[mask] = values_N.float().cpu().numpy()
+    target_BT[list(rows)] = block
