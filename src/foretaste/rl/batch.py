@@ -10,7 +10,7 @@ Episodes that ended in an error, and episodes without an action token, carry no 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
+from os.path import commonpath
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +105,7 @@ def make_batch(episodes: Sequence[Episode]) -> Batch:
         turn_end_BT=turn_end,
         final_value_B=np.array([episode.final_value for episode in kept], dtype=np.float64),
         group_B=np.array([groups[_item(episode)] for episode in kept], dtype=np.int64),
-        shared_prefix=len(commonprefix([sequence.tokens for sequence in sequences])),
+        shared_prefix=len(commonpath([sequence.tokens for sequence in sequences])),
     )
 
 

@@ -53,7 +53,7 @@ def gae(
     simply ends, with V of the state it was stopped in as `final_value_B`. Multiply both losses by W.
 
     Source: Schulman et al. 1506.02438 eq. 16; decoupled lambda, VC-PPO 2503.01491; the gate's
-    correction is derived in docs/metrics.md and tested by exact enumeration.
+    correction is derived in docs/value-function.md and tested by exact enumeration.
     """
     batch, width = rewards_BT.shape
     gates = np.zeros_like(rewards_BT) if gate_BT is None else gate_BT

@@ -210,8 +210,7 @@ class Updater:
     def _minibatches(self, batch: Batch, seed: int, key: tuple[Any, ...]) -> Iterator[np.ndarray]:
         """Yield the rows of each minibatch, shuffled by a key, so that a resumed run shuffles alike."""
         order = np.random.default_rng(keyed_seed(seed, "minibatch", *key)).permutation(len(batch.episodes))
-        for rows in np.array_split(order, min(self.algorithm.minibatches, len(order))):
-            yield rows
+        yield from np.array_split(order, min(self.algorithm.minibatches, len(order)))
 
     def _microbatches(self, batch: Batch, rows: np.ndarray) -> Iterator[list[int]]:
         """Yield rows in groups of similar length whose padded size stays within `microbatch_tokens`.
