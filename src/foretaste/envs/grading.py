@@ -1,0 +1,97 @@
+"""Whether a reply is right: one answer is read strictly, a grader judges it, a failing grader is an error.
+
+"Strict" means that a reply which hedges ("5 or 6"), gives several answers, or adds prose around a
+bare answer earns nothing; graders that search a reply for the right words pay for all of these.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
+
+Grader = Callable[[str, str], float]
+"""(reply, gold answer) -> score in [0, 1]."""
+
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_FRACTION = re.compile(r"[+-]?\d{1,50}/\d{1,50}", re.ASCII)
+_LONGEST_NUMBER = 60
+
+
+class Grade(NamedTuple):
+    """What a reply earns."""
+
+    score: float
+    error: str | None = None
+    """What failed in the grader, in one line; the score means nothing then."""
+
+
+def one_answer(reply: str) -> str | None:
+    """Return the one answer of a reply, or None if it has none or several.
+
+    The answer is what stands between <answer> and </answer> at the end of the reply, thoughts
+    before it allowed; without these tags it is the whole reply, blanks around it dropped.
+    """
+    if _OPEN not in reply and _CLOSE not in reply:
+        return reply.strip() or None
+    if reply.count(_OPEN) != 1 or reply.count(_CLOSE) != 1:
+        return None
+    _, _, rest = reply.partition(_OPEN)
+    answer, closed, after = rest.partition(_CLOSE)
+    return (answer.strip() or None) if closed and not after.strip() else None
+
+
+def number(text: str) -> Fraction | None:
+    """Return the number that the whole text is (12, -3.5, 1,200, 2e3, 3/4; a final full stop is dropped), or None."""
+    text = text.strip().removesuffix(".")
+    if not text or len(text) > _LONGEST_NUMBER or not any(letter.isdigit() for letter in text):
+        return None
+    if _FRACTION.fullmatch(text):
+        return None if int(text.partition("/")[2]) == 0 else Fraction(text)
+    return Fraction(text.replace(",", "")) if _NUMBER.fullmatch(text) else None
+
+
+def exact(reply: str, gold: str) -> float:
+    """Return 1.0 if the one answer is the gold text, character for character, blanks around both dropped."""
+    return float(one_answer(reply) == gold.strip())
+
+
+def same_number(reply: str, gold: str) -> float:
+    """Return 1.0 if the one answer is a single number equal to the gold one.
+
+    Raises: ValueError if the gold answer is no number.
+    """
+    wanted = number(gold)
+    if wanted is None:
+        raise ValueError(f"the gold answer {gold!r} is not a number")
+    answer = one_answer(reply)
+    return float(answer is not None and number(answer) == wanted)
+
+
+def matches(reply: str, pattern: str) -> float:
+    """Return 1.0 if the whole of the one answer matches the regular expression.
+
+    Raises: re.error if the pattern is no regular expression.
+    """
+    compiled = re.compile(pattern)
+    answer = one_answer(reply)
+    return float(answer is not None and compiled.fullmatch(answer) is not None)
+
+
+GRADERS: dict[str, Grader] = {"exact": exact, "number": same_number, "regex": matches}
+"""Graders by the names that a dataset uses."""
+
+
+def grade(grader: Grader, reply: str, gold: str) -> Grade:
+    """Return what the grader gives; an exception or a score outside [0, 1] becomes `error`."""
+    name = getattr(grader, "__qualname__", type(grader).__name__)
+    try:
+        score = float(grader(reply, gold))
+    except Exception as error:
+        return Grade(0.0, f"grader {name} raised {type(error).__name__}: {error}"[:300])
+    if not (math.isfinite(score) and 0.0 <= score <= 1.0):
+        return Grade(0.0, f"grader {name} returned {score!r}; a score lies in [0, 1]")
+    return Grade(score)
