@@ -1,0 +1,186 @@
+"""A language model that acts and a value function that foresees: `ActorCritic`.
+
+`load` finds the weights (`sources.py`, `nano.py`, or a checkpoint folder), `evaluate` is the forward pass of
+training: log-probabilities, entropies and values of the sampled tokens, and of no other position.
+Sampling is in `sampler.py`, saving in `checkpoint.py`, the optimiser's float32 weights in `precision.py`.
+
+Shape letters: B sequences, P shared prefix tokens, S suffix tokens, H hidden size, N action tokens of the call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from foretaste.config import ModelConfig
+from foretaste.errors import ModelError
+from foretaste.models import loading
+from foretaste.models.conversation import ChatTemplate
+from foretaste.models.critic import Critic, decoder_layers
+from foretaste.models.trunk import Packed, pack, run_critic, run_trunk
+from foretaste.models.value_head import ValueHead
+
+CHUNK = 256
+"""Action tokens whose full-vocabulary logits exist at the same time."""
+
+
+class TokenSequence(NamedTuple):
+    """One training sequence; `action_mask` is True on tokens that the policy sampled."""
+
+    tokens: Sequence[int]
+    action_mask: Sequence[bool]
+
+
+class Evaluation(NamedTuple):
+    """Results over the action tokens of all sequences of a call, in order; float32, with gradient.
+
+    What was not asked for (`policy=False`, `values=False`) has length 0.
+    """
+
+    logprobs_N: Tensor
+    entropy_N: Tensor
+    values_N: Tensor
+    """Read at the position before each token, in units of return."""
+    value_logits: Tensor
+    """N, or N x bins with hl_gauss: what `value_loss` takes."""
+
+
+class ActorCritic(nn.Module):
+    """The policy (a Hugging Face causal LM) and its critic, with tokenizer and chat template."""
+
+    def __init__(self, config: ModelConfig, policy: Any, tokenizer: Any, template: ChatTemplate) -> None:
+        """Grow a fresh critic on `policy`. Most callers want `load`."""
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.template = template
+        self.source = config.name
+        self.critic_restored = False
+        """True if the critic came from the loaded checkpoint, False if it is fresh."""
+        head = ValueHead(policy.config.hidden_size, config.value_head, config.value_range)
+        self.critic = Critic(policy.get_decoder(), config.critic_layers, head)
+        self.policy = loading.with_lora(policy, config.lora_rank) if config.lora_rank else policy
+
+    @classmethod
+    def load(cls, config: ModelConfig, *, seed: int = 0) -> ActorCritic:
+        """Load the policy that `config.name` names, and its critic if the folder holds one of the same shape.
+
+        `seed` draws nano's weights and the value head's. Raises: ModelError, saying which part cannot be used.
+        """
+        device = loading.device(config.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            policy, tokenizer, folder = loading.policy(config, seed)
+            model = cls(config, policy.to(device), tokenizer, ChatTemplate(tokenizer))
+        if folder is not None:
+            model._restore_critic(folder)
+        return model.eval()
+
+    @property
+    def language_model(self) -> Any:
+        """The causal LM itself, LoRA layers inside it if there are any."""
+        return self.policy.get_base_model() if hasattr(self.policy, "peft_config") else self.policy
+
+    @property
+    def decoder(self) -> Any:
+        """The causal LM without its output layer."""
+        return self.language_model.get_decoder()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Return the trainable weights of the policy (the adapter's alone with LoRA)."""
+        return [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Return the weights of the critic; none is shared with the policy."""
+        return list(self.critic.parameters())
+
+    def set_value_bias(self, mean_return: float) -> None:
+        """Make the value function start near the mean return instead of near the middle of its range."""
+        self.critic.head.set_bias(mean_return)
+
+    def value_loss(self, value_logits: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
+        """Return the weighted mean of the head's loss: cross-entropy, squared error, or HL-Gauss."""
+        return self.critic.head.loss(value_logits, targets_N, weights_N)
+
+    def evaluate(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        temperature: float = 1.0,
+        policy: bool = True,
+        values: bool = True,
+    ) -> Evaluation:
+        """Return log-probabilities, entropies and values of every action token.
+
+        The prefix that all sequences share is computed once, with gradient. The gradient of the values
+        reaches the critic only. With `policy=False` the policy runs without gradient, only as deep as the
+        critic needs it. The caller bounds memory by the number of sequences of a call.
+
+        Raises: ModelError for an action token at position 0 (nothing comes before it).
+        """
+        packed = pack(sequences, self.device)
+        empty = torch.zeros(0, device=self.device)
+        if packed.rows_N.numel() == 0:
+            return Evaluation(empty, empty, empty, empty)
+        hidden, entering = run_trunk(self, packed, policy=policy, values=values)
+        logprobs, entropy, predicted, value_logits = empty, empty, empty, empty
+        if hidden is not None:
+            logprobs, entropy = self._score(packed.gather(hidden), packed.targets_N, temperature)
+        if values:
+            value_logits = self.critic.head(packed.gather(run_critic(self, packed, entering)))
+            predicted = self.critic.head.value(value_logits)
+        return Evaluation(logprobs, entropy, predicted, value_logits)
+
+    def logits(self, hidden_NH: Tensor) -> Tensor:
+        """Return next-token logits of final hidden states, in the model's own precision."""
+        model = self.language_model
+        logits = model.get_output_embeddings()(hidden_NH)
+        cap = getattr(model.config, "final_logit_softcapping", None)
+        if cap:
+            logits = torch.tanh(logits / cap) * cap
+        scaling = getattr(model.config, "logits_scaling", None)
+        scale = getattr(model.config, "logit_scale", None)
+        return logits / scaling if scaling else logits * scale if scale else logits
+
+    def _score(self, hidden_NH: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies in chunks; each chunk's logits are recomputed for its gradient."""
+        parts = [
+            checkpoint(self._score_chunk, hidden, targets, temperature, use_reentrant=False, preserve_rng_state=False)
+            for hidden, targets in zip(hidden_NH.split(CHUNK), targets_N.split(CHUNK), strict=True)
+        ]
+        logprobs, entropies = zip(*parts, strict=True)  # pyright: ignore[reportArgumentType]
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    def _score_chunk(self, hidden_NH: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        log_NV = torch.log_softmax(self.logits(hidden_NH).float() / temperature, dim=-1)
+        logprobs_N = log_NV.gather(-1, targets_N[:, None]).squeeze(-1)
+        return logprobs_N, -(log_NV.exp() * log_NV).sum(-1)
+
+    def _restore_critic(self, folder: Path) -> None:
+        """Load the critic saved in a checkpoint folder if its shape is the configured one."""
+        saved = loading.saved_config(folder)
+        if saved is None:
+            return
+        shape = ("critic_layers", "value_head", "value_range")
+        if any(getattr(saved, name) != getattr(self.config, name) for name in shape):
+            return
+        loading.load_critic(self.critic, folder)
+        self.critic_restored = True
+
+    def extra_repr(self) -> str:
+        """Show the settings when printed."""
+        return str(dataclasses.asdict(self.config))
+
+
+__all__ = ["ActorCritic", "Evaluation", "ModelError", "Packed", "TokenSequence", "decoder_layers"]

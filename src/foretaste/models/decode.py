@@ -1,0 +1,144 @@
+"""Decoding with a cache: the interface of the two decode paths, and the plain one.
+
+`PlainDecoder` runs any Hugging Face decoder; `fast_decode.py` is the quick path for the Llama shape. Both
+hold the keys and values of all live rows between calls. Rows are numbered 0 .. live - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from foretaste.models.trunk import _tap
+
+if TYPE_CHECKING:
+    from foretaste.models.actor_critic import ActorCritic
+
+
+class Decoder(Protocol):
+    """Live rows of growing contexts. Every call of `extend` feeds every live row."""
+
+    def begin(self, prefix: Sequence[int]) -> None:
+        """Forget all rows, take up changed weights, and compute the prefix that rows may share."""
+        ...
+
+    def admit(self, shares_prefix: bool) -> None:
+        """Add a row after the last, empty or already holding the shared prefix."""
+        ...
+
+    def extend(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Append at least one token to each row. Return logits BV and values B (float32) after each row's last."""
+        ...
+
+    def drop(self, row: int) -> None:
+        """Remove a row; the last row takes its number."""
+        ...
+
+
+class PlainDecoder:
+    """Any Hugging Face decoder, through its own forward and `DynamicCache`.
+
+    Rows are right-aligned in the cache: row b fills the last n_b of T slots. A pass in which rows grow by
+    different lengths leaves gaps, which are closed afterwards.
+    """
+
+    def __init__(self, model: ActorCritic) -> None:
+        """Nothing is copied; changed weights are seen at once."""
+        self.model = model
+        self.begin([])
+
+    @torch.no_grad()
+    def begin(self, prefix: Sequence[int]) -> None:
+        """See `Decoder`."""
+        self._caches: list[Any] = []
+        self._mask_BT = torch.zeros(0, 0, dtype=torch.long, device=self.model.device)
+        self._prefix: list[list[tuple[Tensor, Tensor]]] = []
+        self._prefix_length = len(prefix)
+        self._empty()
+        if prefix:
+            self._mask_BT = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
+            self.extend([list(prefix)])
+            self._prefix = [[(layer.keys, layer.values) for layer in cache.layers] for cache in self._caches]
+            self._empty()
+
+    def _empty(self) -> None:
+        from transformers import DynamicCache
+
+        self._caches = [DynamicCache(), DynamicCache()]
+        self._mask_BT = torch.zeros(0, 0, dtype=torch.long, device=self.model.device)
+
+    @torch.no_grad()
+    def admit(self, shares_prefix: bool) -> None:
+        """See `Decoder`."""
+        held = self._prefix_length if shares_prefix else 0
+        slots = max(self._mask_BT.shape[1], held)
+        device = self.model.device
+        for index, cache in enumerate(self._caches):
+            for number, layer in enumerate(cache.layers):
+                self._admit_layer(layer, self._prefix[index][number] if held else None, slots)
+            if not cache.layers and held:
+                for number, (keys, values) in enumerate(self._prefix[index]):
+                    cache.update(keys, values, number)
+        mask_BT = torch.nn.functional.pad(self._mask_BT, (slots - self._mask_BT.shape[1], 0))
+        row = (torch.arange(slots, device=device) >= slots - held).long()[None]
+        self._mask_BT = torch.cat([mask_BT, row])
+
+    @staticmethod
+    def _admit_layer(layer: Any, prefix: tuple[Tensor, Tensor] | None, slots: int) -> None:
+        for name, held in zip(("keys", "values"), prefix or (None, None), strict=True):
+            old = getattr(layer, name)
+            old = torch.nn.functional.pad(old, (0, 0, slots - old.shape[2], 0))
+            row = torch.zeros_like(old[:1]) if held is None and len(old) else held
+            if row is None:
+                row = old.new_zeros(1, *old.shape[1:])
+            row = torch.nn.functional.pad(row, (0, 0, slots - row.shape[2], 0))
+            setattr(layer, name, torch.cat([old, row]))
+
+    @torch.no_grad()
+    def extend(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """See `Decoder`."""
+        model, device = self.model, self.model.device
+        width = max(map(len, tokens))
+        ids_BL = torch.zeros(len(tokens), width, dtype=torch.long)
+        new_BL = torch.zeros(len(tokens), width, dtype=torch.long)
+        for row, appended in enumerate(tokens):
+            ids_BL[row, width - len(appended) :] = torch.tensor(appended)
+            new_BL[row, width - len(appended) :] = 1
+        ids_BL, new_BL = ids_BL.to(device), new_BL.to(device)
+        positions_BL = (self._mask_BT.sum(-1, keepdim=True) + new_BL.cumsum(-1) - 1).clamp_min(0)
+        self._mask_BT = torch.cat([self._mask_BT, new_BL], dim=1)
+        options = {"attention_mask": self._mask_BT, "position_ids": positions_BL, "use_cache": True}
+        depth = None if model.critic.reads_tokens else model.critic.start
+        with _tap(model.decoder, depth, False) as tapped:
+            out = model.decoder(input_ids=ids_BL, past_key_values=self._caches[0], **options)
+        entering = ids_BL if model.critic.reads_tokens else tapped[0]
+        seen = model.critic(entering, past_key_values=self._caches[1], **options)
+        values_B = model.critic.head.value(model.critic.head(seen.last_hidden_state[:, -1]))
+        if any(len(appended) != width for appended in tokens):
+            self._close_gaps()
+        return model.logits(out.last_hidden_state[:, -1]), values_B
+
+    def _close_gaps(self) -> None:
+        """Move each row's slots to the right end, and forget slots that no row uses."""
+        slots = int(self._mask_BT.sum(-1).max())
+        order_BT = self._mask_BT.argsort(dim=-1, stable=True)[:, -slots:]
+        self._mask_BT = self._mask_BT.gather(1, order_BT)
+        index = order_BT[:, None, :, None]
+        for layer in (layer for cache in self._caches for layer in cache.layers):
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                setattr(layer, name, old.gather(2, index.expand(-1, old.shape[1], -1, old.shape[3])))
+
+    @torch.no_grad()
+    def drop(self, row: int) -> None:
+        """See `Decoder`."""
+        keep = list(range(len(self._mask_BT) - 1))
+        if row < len(keep):
+            keep[row] = len(keep)
+        index = torch.tensor(keep, dtype=torch.long, device=self.model.device)
+        self._mask_BT = self._mask_BT[index]
+        for layer in (layer for cache in self._caches for layer in cache.layers):
+            layer.keys, layer.values = layer.keys[index], layer.values[index]

@@ -1,0 +1,67 @@
+"""Draw tokens from logits: inverse CDF with one uniform number per token, float32 log-probabilities.
+
+The uniform belongs to the conversation and the position, not to the batch: u = hash(sample seed, position),
+by the splitmix64 finaliser (Steele, Lea & Flood 2014). The CDF is walked in two levels, over blocks of the
+vocabulary and then inside one block, since a cumulative sum over 49,152 entries costs more than the model's
+attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 256
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def uniforms(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
+    """Return one number in [0, 1) for each (sample seed, position in the conversation). Shapes: B, B -> B float64."""
+    with np.errstate(over="ignore"):
+        key = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], dtype=np.uint64))
+        mixed = _mix(key + _GOLDEN * (np.array(positions, dtype=np.uint64) + np.uint64(1)))
+    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def draw(logits_BV: Tensor, temperature: float, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sampled token ids and their log-probabilities at the sampling temperature. Shapes: BV, B -> B, B.
+
+    Temperature 0 takes the most likely token and reports its log-probability at temperature 1.
+    """
+    scaled_BV = logits_BV.float()
+    if temperature not in (0.0, 1.0):
+        scaled_BV = scaled_BV / temperature
+    peak_B, best_B = scaled_BV.max(dim=-1)
+    weights_BV = (scaled_BV - peak_B[:, None]).exp_()
+    size, vocabulary = weights_BV.shape
+    blocks = -(-vocabulary // BLOCK)
+    if blocks * BLOCK != vocabulary:
+        weights_BV = torch.nn.functional.pad(weights_BV, (0, blocks * BLOCK - vocabulary))
+    weights = weights_BV.view(size, blocks, BLOCK)
+    block_sums = weights.sum(-1)
+    until = block_sums.double().cumsum(-1)
+    total_B = until[:, -1]
+    if temperature == 0.0:
+        chosen_B = best_B
+    else:
+        wanted_B1 = (uniforms_B.to(total_B.device) * total_B)[:, None]
+        block_B = torch.searchsorted(until, wanted_B1, right=True).squeeze(-1).clamp_max(blocks - 1)
+        rows = torch.arange(size, device=block_B.device)
+        inside = weights[rows, block_B].double()
+        # Blocks were summed in float32: walk the chosen block on its own scale, so that rounding never leaves it.
+        share = (wanted_B1.squeeze(-1) - until[rows, block_B]) / block_sums[rows, block_B].double() + 1.0
+        within = inside.cumsum(-1)
+        offset_B = torch.searchsorted(within, (share * within[:, -1])[:, None], right=True).squeeze(-1)
+        last_B = BLOCK - 1 - (inside > 0).flip(-1).int().argmax(-1)
+        chosen_B = block_B * BLOCK + torch.minimum(offset_B, last_B)
+    score_B = scaled_BV.gather(-1, chosen_B[:, None]).squeeze(-1)
+    return chosen_B, score_B - peak_B - total_B.log().float()

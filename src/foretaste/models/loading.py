@@ -1,0 +1,116 @@
+"""Bring a policy, its tokenizer and a saved critic into memory, with errors that say what to do.
+
+`sources.py` turns names into folders; this file reads the folders. `actor_critic.py` assembles.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foretaste.config import ModelConfig, from_dict
+from foretaste.errors import ForetasteError, ModelError
+from foretaste.models import nano, sources
+
+CRITIC_FILE = "critic.safetensors"
+CARD_FILE = "foretaste.json"
+"""Beside the weights in a checkpoint folder: config, parents, run, step."""
+
+
+def device(name: str) -> torch.device:
+    """Return the device; `auto` is the GPU if there is one. Raises: ModelError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"Device {name!r} is not available here ({reason}). Accepted: auto, cpu, cuda, cuda:1 ... "
+            "where PyTorch sees such a device."
+        ) from error
+    return chosen
+
+
+def policy(config: ModelConfig, seed: int) -> tuple[Any, Any, Path | None]:
+    """Return the causal LM, its tokenizer, and the folder they came from (None for a fresh nano)."""
+    if config.name == "nano":
+        return nano.policy(seed).to(_dtype(config, None)), nano.tokenizer(), None
+    where = sources.resolve(config.name)
+    folder = Path(where) if Path(where).is_dir() else None
+    return (*_from_pretrained(config, where, _dtype(config, folder)), folder)
+
+
+def _from_pretrained(config: ModelConfig, where: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
+        tokenizer: Any = AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        kind = "is no causal language model that transformers can load" if "AutoModel" in reason else "cannot be loaded"
+        raise ModelError(
+            f"Model {config.name!r} {kind}: {reason}. Accepted: a folder with config.json, safetensors and a "
+            "tokenizer, or the name of such a model on a hub that can be reached from here. Known: foretaste models"
+        ) from error
+    if getattr(model.config, "is_encoder_decoder", False) or not model.can_generate():
+        raise ModelError(
+            f"Model {config.name!r} ({type(model).__name__}) is no decoder-only language model. "
+            "Accepted: causal language models such as Llama, Qwen, Mistral, GPT-2."
+        )
+    return model.eval(), tokenizer
+
+
+def _dtype(config: ModelConfig, folder: Path | None) -> torch.dtype:
+    """Return the compute precision; `auto` keeps a checkpoint's own, nano is float32, all else bfloat16."""
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    if folder is None:
+        return torch.float32 if config.name == "nano" else torch.bfloat16
+    saved = saved_card(folder)
+    return getattr(torch, saved["dtype"]) if saved else torch.bfloat16
+
+
+def with_lora(model: Any, rank: int) -> Any:
+    """Return the policy with a LoRA adapter on all its inner linear layers. Raises: ModelError without peft."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ModelError("lora_rank needs the package peft: pip install 'foretaste[lora]'") from error
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, settings)
+
+
+def saved_card(folder: Path) -> dict[str, Any] | None:
+    """Return what `foretaste.json` in a checkpoint folder says, or None for any other folder."""
+    file = folder / CARD_FILE
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{file} is damaged ({error}); restore it or take an earlier checkpoint") from error
+
+
+def saved_config(folder: Path) -> ModelConfig | None:
+    """Return the model settings of a checkpoint folder, or None for any other folder."""
+    card = saved_card(folder)
+    return None if card is None else from_dict(ModelConfig, card["config"], where=str(folder / CARD_FILE))
+
+
+def load_critic(critic: torch.nn.Module, folder: Path) -> None:
+    """Load `critic.safetensors` into a critic of the same shape."""
+    from safetensors.torch import load_file
+
+    try:
+        critic.load_state_dict(load_file(folder / CRITIC_FILE))
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"The critic of {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+__all__ = ["CARD_FILE", "CRITIC_FILE", "ForetasteError", "device", "load_critic", "policy", "with_lora"]

@@ -1,0 +1,58 @@
+"""`nano`: a small randomly initialised Llama decoder with a tiny tokenizer, for tests and quick studies.
+
+It runs through the same code as a downloaded model. Its tokenizer (byte-level BPE, any text can be
+written) ships with the package; `train_nano_tokenizer.py` beside this file made it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+TOKENIZER_FILE = Path(__file__).with_name("nano_tokenizer.json")
+SPECIAL_TOKENS = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def tokenizer() -> Any:
+    """Return nano's tokenizer: 1,024 tokens, digits singly, common action words whole."""
+    from transformers import PreTrainedTokenizerFast
+
+    loaded = PreTrainedTokenizerFast(
+        tokenizer_file=str(TOKENIZER_FILE),
+        eos_token=SPECIAL_TOKENS[0],
+        pad_token=SPECIAL_TOKENS[1],
+        additional_special_tokens=list(SPECIAL_TOKENS[2:]),
+        clean_up_tokenization_spaces=False,
+    )
+    loaded.chat_template = CHAT_TEMPLATE
+    loaded.name_or_path = "nano"
+    return loaded
+
+
+def policy(seed: int) -> Any:
+    """Return a fresh decoder of 0.6 million parameters (3 layers, width 128, float32) drawn from `seed`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    words = tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        initializer_range=0.04,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval()
