@@ -5,40 +5,45 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foretaste.checks import check
 from foretaste.config import TrainConfig
 from foretaste.errors import RunError
 from foretaste.ledger import Ledger
 from foretaste.progress import Progress
 from foretaste.records import Checkpoint, RunSummary, check_version
 
+if TYPE_CHECKING:
+    import gymnasium
+
 
 def train(
     config: TrainConfig | None = None,
     *,
-    env: type | None = None,
+    env: Callable[[], gymnasium.Env[Any, Any]] | None = None,
     resume: str | None = None,
     progress: Progress | None = None,
+    runs_folder: str | None = None,
 ) -> Checkpoint:
     """Train, write `report.html` and `summary.json` into the run's folder, and return the checkpoint.
 
     `env` is a class of text environments (a `TextEnv` or any Gymnasium env of text) that takes the
-    place of `config.env.id`; `resume` goes on with an interrupted run of `config.runs_folder`.
+    place of `config.env.id`; `resume` goes on with an interrupted run of `runs_folder` (by default
+    the config's) with the settings that it was started with.
     The checkpoint's `path` is a Hugging Face folder, with the critic beside the policy.
 
     Raises: ConfigError for settings that cannot be used; ModelError, EnvError or RunError when the
     model, the environment or the disk fails. What was saved by then can be resumed.
     """
-    config = check(config or TrainConfig())
     from foretaste.rl.train import train as train_loop
 
-    checkpoint = train_loop(config, env=env, resume=resume, progress=progress)
+    checkpoint = train_loop(config, env=env, resume=resume, progress=progress, runs_folder=runs_folder)
+    folder = Path(runs_folder or (config or TrainConfig()).runs_folder)
     if checkpoint.run is not None:
-        with Ledger.open(config.runs_folder) as ledger:
-            write_results(ledger, checkpoint.run, Path(config.runs_folder) / checkpoint.run)
+        with Ledger.open(folder, create=False) as ledger:
+            write_results(ledger, checkpoint.run, folder / checkpoint.run)
     return checkpoint
 
 

@@ -81,7 +81,7 @@ class RichProgress:
         self.console = console or Console()
         self.steps = steps
         self._clock = clock
-        self._name, self._total, self._done = "starting", None, 0
+        self._told: set[str] = set()
         self._step: int | None = None
         self._latest: dict[str, float] = {}
         self._success: deque[float] = deque(maxlen=40)
@@ -95,7 +95,7 @@ class RichProgress:
             TimeRemainingColumn(),
             console=self.console,
         )
-        self._bar = self._bars.add_task(self._name, total=None)
+        self._bar = self._bars.add_task("start", total=None)
         self._live = (
             Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
             if self.console.is_terminal
@@ -112,16 +112,14 @@ class RichProgress:
             self._live.stop()
 
     def phase(self, name: str, total: int | None) -> None:
-        """Show a new phase; without a terminal, print its name unless the step line will say it."""
-        repeated = name == self._name
-        self._name, self._total, self._done = name, total, 0
+        """Show a new phase; without a terminal, print its name when it comes for the first time."""
         self._bars.reset(self._bar, total=total, description=name)
-        if not self._live and not repeated and self._step is None:
-            self._print(f"{name}" + (f" ({total})" if total else ""))
+        if not self._live and name not in self._told:
+            self._print(name + (f" ({total})" if total else ""))
+        self._told.add(name)
 
     def advance(self, n: int = 1) -> None:
         """Move the phase's bar."""
-        self._done += n
         self._bars.advance(self._bar, n)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
@@ -132,7 +130,7 @@ class RichProgress:
         self._latest = {**self._latest, **values}
         if "train/success" in values:
             self._success.append(values["train/success"])
-        seconds = sum(value for name, value in values.items() if name.startswith("time/"))
+        seconds = values.get("time/sample_seconds", 0.0)
         if seconds > 0 and "train/sampled_tokens" in values:
             self._tokens_per_second = values["train/sampled_tokens"] / seconds
         if not self._live:

@@ -35,28 +35,32 @@ class MetricWriter(Protocol):
 class TensorBoardWriter:
     """Event files in `<folder>/tensorboard`; show them with `tensorboard --logdir <folder>`."""
 
-    def __init__(self, folder: Path, *, from_step: int = 0) -> None:
-        """`from_step`: on a resumed run, TensorBoard hides the events of later steps of the earlier attempt."""
-        board = _import("torch.utils.tensorboard", writer="tensorboard")
-        self._writer = board.SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "tensorboard"
+        self._board = _import("torch.utils.tensorboard", writer="tensorboard")
+        self._writer: Any = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one step; a resumed run's first step hides what an abandoned attempt wrote from there on."""
+        if self._writer is None:
+            self._writer = self._board.SummaryWriter(str(self._folder), purge_step=step)
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class BoardWriter:
     """Weights & Biases or trackio: both have `init`, `log` and `finish`."""
 
-    def __init__(self, package: str, *, run: str, folder: Path, config: Mapping[str, Any]) -> None:
-        """Start or go on with the board's run of the same name. Logging in is the package's own matter."""
+    def __init__(self, package: str, folder: Path, config: Mapping[str, Any]) -> None:
+        """Start, or go on with, the board's run of the folder's name. Logging in is the package's own matter."""
         self._board = _import(package, writer=package)
-        settings: dict[str, Any] = {"project": PROJECT, "name": run, "config": dict(config), "resume": "allow"}
+        settings: dict[str, Any] = {"project": PROJECT, "name": folder.name, "config": dict(config), "resume": "allow"}
         if package == "wandb":
-            settings |= {"id": run, "dir": str(folder)}
+            settings |= {"id": folder.name, "dir": str(folder)}
         self._board.init(**settings)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -66,39 +70,20 @@ class BoardWriter:
         self._board.finish()
 
 
-class AllWriters:
-    """Several writers as one; none at all is the usual case."""
-
-    def __init__(self, writers: Sequence[MetricWriter]) -> None:
-        self.writers = list(writers)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for writer in self.writers:
-            writer.write(step, values)
-
-    def close(self) -> None:
-        for writer in self.writers:
-            writer.close()
-
-
 def open_writers(
-    names: Sequence[str], *, run: str, folder: str | Path, config: Mapping[str, Any], from_step: int = 0
-) -> AllWriters:
-    """Open the named writers for a run whose files lie in `folder`; `from_step` is where it resumes.
+    names: Sequence[str], folder: str | Path, *, config: Mapping[str, Any] | None = None
+) -> list[MetricWriter]:
+    """Open the named writers for the run whose files lie in `folder`, which is named after the run.
 
     Raises: ConfigError for a name that is no writer, or whose package is not installed.
     """
     for name in names:
         if name not in PACKAGES:
             raise ConfigError(unknown("writer", name, PACKAGES))
-    return AllWriters(
-        [
-            TensorBoardWriter(Path(folder), from_step=from_step)
-            if name == "tensorboard"
-            else BoardWriter(name, run=run, folder=Path(folder), config=config)
-            for name in dict.fromkeys(names)
-        ]
-    )
+    return [
+        TensorBoardWriter(Path(folder)) if name == "tensorboard" else BoardWriter(name, Path(folder), config or {})
+        for name in dict.fromkeys(names)
+    ]
 
 
 def _import(module: str, *, writer: str) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,9 +27,6 @@ EXAMPLES = """\
   foretaste train --resume latest"""
 
 SHORTHANDS = {"--env": "--env.id", "--model": "--model.name", "--algorithm": "--algorithm.name"}
-
-CHANGEABLE = ("--steps", "--save-every", "--writers", "--runs-folder")
-"""Flags that may accompany --resume: they do not change what the steps already taken were."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +103,16 @@ def _parse(given: Sequence[str], default: TrainArguments) -> TrainArguments:
 
 
 def _resumed(given: Sequence[str], wanted: str, runs_folder: str) -> tuple[TrainConfig, str]:
-    """Return the config saved with the run `wanted`, with the flags that may change, and its full id."""
+    """Return the config saved with the run `wanted`, and its full id; a flag that says otherwise is refused."""
     from foretaste.ledger import Ledger
 
     with Ledger.open(runs_folder) as ledger:
         info = ledger.run(wanted)
-    saved = dataclasses.replace(from_dict(TrainConfig, info.config, where=info.id), runs_folder=runs_folder)
+    saved = replace(from_dict(TrainConfig, info.config, where=info.id), runs_folder=runs_folder)
     config = _parse(given, TrainArguments(config=saved)).config
     for flag in flag_names(TrainConfig):
         path = flag.removeprefix("--").replace("-", "_")
-        if flag not in CHANGEABLE and value_at(config, path) != value_at(saved, path):
+        if value_at(config, path) != value_at(saved, path):
             raise ConfigError(
                 f"{flag} {value_at(config, path)!r} differs from the {value_at(saved, path)!r} of {info.id}: "
                 f"a resumed run keeps its settings. Leave the flag out, or start a new run without --resume"
