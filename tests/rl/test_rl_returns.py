@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from foretaste.rl.returns import RunningScale, gae, group_advantages, leave_one_out_advantages
+from foretaste.rl.returns import RunningScale, gae, group_advantages, leave_one_out_advantages, vtrace
 
 numbers = st.floats(-2, 2, allow_nan=False)
 
@@ -116,3 +116,31 @@ def test_running_scale_does_not_blow_up_a_step_without_signal():
 def test_running_scale_ignores_padding():
     scale = RunningScale()
     assert scale.update(np.array([3.0, 100.0]), np.array([1.0, 0.0])) == pytest.approx(3.0)
+
+
+@given(arrays(float, 5, elements=numbers), arrays(float, 5, elements=numbers), st.floats(0, 1), numbers)
+def test_vtrace_of_the_same_policy_is_the_critic_target(rewards, values, lam, final):
+    on_policy = one(rewards, values, np.ones(5), critic_lambda=lam, final=final, gamma=0.9)
+    row = (rewards[None], values[None], np.array([final]), np.array([5]), np.ones((1, 5)))
+    np.testing.assert_allclose(vtrace(*row, critic_lambda=lam, gamma=0.9), on_policy.targets_BT, atol=1e-9)
+
+
+def test_vtrace_by_hand():
+    # Ratios (2, .5), cap 1: rho = c = (1, .5). V = (.2, .4), reward 1 at the end.
+    # v_1 = .4 + .5 * (1 - .4) = .7;  v_0 = .2 + (.4 - .2) + 1 * (.7 - .4) = .7
+    row = (np.array([[0, 1.0]]), np.array([[0.2, 0.4]]), np.zeros(1), np.array([2]), np.array([[2, 0.5]]))
+    np.testing.assert_allclose(vtrace(*row), [[0.7, 0.7]])
+
+
+def test_vtrace_corrects_towards_the_policy_of_now():
+    """Old policy: fair coin. New policy: 0.8 for action 1, worth 1; action 0 is worth 0. True value .8."""
+    value = 0.3
+    for _ in range(200):  # one state, two actions, expectation under the old policy, repeated to the fixed point
+        targets = [
+            vtrace(
+                np.array([[r]]), np.array([[value]]), np.zeros(1), np.array([1]), np.array([[p / 0.5]]), ratio_cap=10
+            )
+            for r, p in ((1.0, 0.8), (0.0, 0.2))
+        ]
+        value += 0.5 * (np.mean(targets) - value)
+    assert value == pytest.approx(0.8, abs=1e-6)

@@ -74,6 +74,15 @@ class ChatTemplate:
         """Return an action as text: without the end token, other special tokens dropped."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def piece(self, token: int) -> str:
+        """Return one token as text, for people to read; special tokens are shown by name."""
+        return self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+
+    def action(self, text: str) -> list[int]:
+        """Return an answer given as text as the tokens that a policy would have sampled, its end included."""
+        end = self._encode(self._between)[0]
+        return [*self._encode(self._defuse(text)), end if end in self.end_ids else min(self.end_ids)]
+
     def _render(self, messages: Sequence[Message], *, prompt: bool = True) -> str:
         """Render as text; a system message joins the first user message where the template has no place for it."""
         merged = list(messages)

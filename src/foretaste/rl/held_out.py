@@ -114,7 +114,8 @@ def record_episodes(
                 {
                     "label": label,
                     "tokens_text": [
-                        [sampler.template.piece(token) for token in turn.action.tokens] for turn in episode.turns
+                        [sampler.actor_critic.template.piece(token) for token in turn.action.tokens]
+                        for turn in episode.turns
                     ],
                     **to_json(episode),
                 },

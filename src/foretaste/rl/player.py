@@ -124,10 +124,9 @@ class Player:
             self._finish(EpisodeEnd.TRUNCATED, info)
         return self.observation
 
-    def cut(self, final_value: float) -> None:
+    def cut(self) -> None:
         """End the episode because no room is left in the context."""
         self._finish(EpisodeEnd.TRUNCATED, {})
-        self.final_value = final_value
 
     def stop(self, value: float) -> None:
         """End the episode because the gate gave it up in a state of this value; its success is unknown."""

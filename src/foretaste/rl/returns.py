@@ -78,6 +78,44 @@ def gae(
     return Returns(advantages, targets, np.where(mask_BT, weights, 0.0))
 
 
+def vtrace(
+    rewards_BT: Array,
+    values_BT: Array,
+    final_value_B: Array,
+    length_B: NDArray[np.int64],
+    ratio_BT: Array,
+    *,
+    critic_lambda: float = 1.0,
+    gamma: float = 1.0,
+    ratio_cap: float = 1.0,
+    gate_BT: Array | None = None,
+) -> Array:
+    """Value targets of the policy of now from episodes of an older one, B x T.
+
+    With rho_t = min(ratio_cap, pi / mu), c_t = min(1, pi / mu) and k_{t+1} = alive(t+1) / (1 - p_{t+1}):
+
+        v_t = V_t + rho_t (r_t + gamma V_{t+1} - V_t) + gamma critic_lambda c_t k_{t+1} (v_{t+1} - V_{t+1})
+
+    `ratio_BT` is pi / mu of each action token. At ratios of 1 this is the critic target of `gae`.
+
+    Source: V-trace, Espeholt et al. 1802.01561 eq. 1, with lambda in c as in their remark 2.
+    """
+    batch, width = rewards_BT.shape
+    gates = np.zeros_like(rewards_BT) if gate_BT is None else gate_BT
+    mask_BT = np.arange(width)[None, :] < length_B[:, None]
+    targets = np.zeros((batch, width))
+    next_value, next_excess, next_keep = final_value_B.astype(np.float64), np.zeros(batch), np.ones(batch)
+    for t in range(width - 1, -1, -1):
+        inside, value, ratio = mask_BT[:, t], values_BT[:, t], ratio_BT[:, t]
+        excess = np.minimum(ratio_cap, ratio) * (rewards_BT[:, t] + gamma * next_value - value)
+        excess = excess + gamma * critic_lambda * np.minimum(1.0, ratio) * next_keep * next_excess
+        targets[:, t] = np.where(inside, value + excess, 0.0)
+        next_value = np.where(inside, value, next_value)
+        next_excess = np.where(inside, excess, next_excess)
+        next_keep = np.where(inside, 1.0 / (1.0 - gates[:, t]), next_keep)
+    return targets
+
+
 def group_advantages(returns_B: Array, groups_B: NDArray[np.int64]) -> Array:
     """Return (R - mean of group) / (std of group) per episode; 0 where a group's returns are all equal.
 

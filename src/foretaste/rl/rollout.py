@@ -120,7 +120,7 @@ class _Streamed:
         )
 
     def _conversations(self) -> Iterator[Conversation]:
-        template = self.sampler.template
+        template = self.sampler.actor_critic.template
         for index, task in enumerate(self.tasks):
             player = self.pool.player(task, self.checkpoint)
             self.players.append(player)
@@ -129,12 +129,12 @@ class _Streamed:
                 self._over(player)
                 continue
             conversation.tokens = template.start(conversation.messages)
-            if len(conversation.tokens) >= self.sampler.config.max_context:
+            if len(conversation.tokens) >= self.sampler.max_context:
                 player.end, player.error = (
                     EpisodeEnd.ERROR,
                     (
                         f"the prompt has {len(conversation.tokens)} tokens and sampling.max_context is "
-                        f"{self.sampler.config.max_context}; raise it or lower env.examples"
+                        f"{self.sampler.max_context}; raise it or lower env.examples"
                     ),
                 )
                 self._over(player)
@@ -149,16 +149,10 @@ class _Streamed:
             self._over(player)
             return None
         conversation.messages += [Message("assistant", action.text), Message("user", observation)]
-        tokens = self.sampler.template.follow(observation, ended=not action.cut)
+        tokens = self.sampler.actor_critic.template.follow(observation, ended=not action.cut)
         player.observation_tokens = tuple(tokens)
-        if len(conversation.tokens) + len(tokens) >= self.sampler.config.max_context:
-            # The state after the observation does not fit; the last value read stands for it.
-            last_value = action.values[-1] if action.values else 0.0
-            if player.end is None:
-                player.cut(last_value)
-            player.final_value = last_value
-            self._over(player)
-            return None
+        if player.end is None and len(conversation.tokens) + len(tokens) >= self.sampler.max_context:
+            player.cut()  # no room for another action; the sampler still reads V, as far in as it can
         return Next(tokens, generate=player.end is None)
 
     def _on_state(self, conversation: Conversation, value: float) -> bool:

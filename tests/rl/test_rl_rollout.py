@@ -1,0 +1,181 @@
+"""Rollouts with a real sampler and with a scripted oracle; environments that misbehave become data."""
+
+import math
+
+import numpy as np
+import pytest
+
+from foretaste.config import EnvConfig, ModelConfig, SamplingConfig, TrainConfig
+from foretaste.envs.base import TextEnv
+from foretaste.models.actor_critic import ActorCritic
+from foretaste.models.sampler import Sampler
+from foretaste.records import EpisodeEnd
+from foretaste.rl.batch import make_batch
+from foretaste.rl.gate import Gate
+from foretaste.rl.rollout import EnvPool, Oracle, rollout
+from foretaste.rl.tasks import Task, held_out_tasks, training_tasks
+
+
+class Count(TextEnv):
+    """Three turns; the answer does not matter; reward .5 in the last one."""
+
+    name = "count"
+    instructions = "Say anything."
+
+    def begin(self):
+        self.number = self.random.randrange(100)
+        return f"start {self.number}", {"privileged": "turn 0"}
+
+    def act(self, action):
+        done = self.turn == 2
+        return (
+            f"turn {self.turn + 1}",
+            0.5 * done,
+            done,
+            {"privileged": f"turn {self.turn + 1}", "success": float(done)},
+        )
+
+    def oracle(self):
+        return "yes"
+
+    def max_turns(self):
+        return 5
+
+
+class Endless(Count):
+    """Never terminates."""
+
+    def act(self, action):
+        return "more", 0.0, False, {}
+
+
+class Broken(Count):
+    """Fails in the way that the item's first observation names."""
+
+    def act(self, action):
+        fault = self.number % 4
+        if fault == 0:
+            raise KeyError("lost")
+        reward = math.nan if fault == 1 else 0.0
+        observation = 7 if fault == 2 else "fine"
+        return observation, reward, True, {"error": "the grader failed"} if fault == 3 else {}  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def actor_critic():
+    return ActorCritic.load(ModelConfig(name="nano", critic_layers=1), seed=3)
+
+
+def sampler(actor_critic, **settings):
+    return Sampler(actor_critic, SamplingConfig(**{"max_new_tokens": 6, "concurrent": 3, **settings}))
+
+
+def tasks(count, level=1):
+    return [Task("count", seed, level, "plain", 100 + seed) for seed in range(count)]
+
+
+def pool(env, **settings):
+    return EnvPool(EnvConfig(id="count", **{"examples": 1, **settings}), env)
+
+
+def test_episodes_hold_what_was_sampled_token_by_token(actor_critic):
+    played = rollout(sampler(actor_critic), tasks(8), pool(Count), checkpoint="abc")
+    assert [episode.seed for episode in played.episodes] == list(range(8))
+    batch = make_batch(played.episodes)
+    evaluation = actor_critic.evaluate(batch.sequences)
+    np.testing.assert_allclose(
+        evaluation.logprobs_N.detach().numpy(), batch.logprobs_BT[batch.mask_BT], atol=2e-4, rtol=0
+    )
+    np.testing.assert_allclose(evaluation.values_N.detach().numpy(), batch.values_BT[batch.mask_BT], atol=2e-4, rtol=0)
+    for episode in played.episodes:
+        assert episode.end is EpisodeEnd.TERMINATED
+        assert episode.success == 1.0
+        assert episode.checkpoint == "abc"
+        assert episode.final_value == 0.0
+        assert [turn.reward for turn in episode.turns] == [0, 0, 0.5]
+        assert [turn.privileged for turn in episode.turns] == ["turn 0", "turn 1", "turn 2"]
+        assert episode.turns[0].observation.startswith("start")
+        text = actor_critic.tokenizer.decode(episode.turns[1].observation_tokens)
+        assert "turn 1" in text  # the observation's tokens sit before the second action
+
+
+def test_the_same_tasks_give_the_same_episodes_whatever_runs_beside_them(actor_critic):
+    together = rollout(sampler(actor_critic), tasks(6), pool(Count)).episodes
+    alone = rollout(sampler(actor_critic, concurrent=1), tasks(6), pool(Count)).episodes
+    for a, b in zip(together, alone, strict=True):
+        assert [turn.action.tokens for turn in a.turns] == [turn.action.tokens for turn in b.turns]
+
+
+def test_an_endless_env_is_truncated_and_bootstraps_the_value_of_its_last_state(actor_critic):
+    episodes = rollout(sampler(actor_critic), tasks(4), pool(Endless, examples=0, max_turns=2)).episodes
+    for episode in episodes:
+        assert episode.end is EpisodeEnd.TRUNCATED
+        assert len(episode.turns) == 2
+        assert episode.success == 0.0
+    # The bootstrap is V after the last observation: the value that a further turn would have started with.
+    longer = rollout(sampler(actor_critic), tasks(4), pool(Endless, examples=0, max_turns=3)).episodes
+    for short, long in zip(episodes, longer, strict=True):
+        assert short.final_value == pytest.approx(long.turns[2].action.values[0], abs=1e-4)
+
+
+def test_a_full_context_truncates(actor_critic):
+    probe = rollout(sampler(actor_critic), tasks(1), pool(Endless, examples=0)).episodes[0]
+    room = sum(len(turn.observation_tokens) + len(turn.action.tokens) for turn in probe.turns[:2])
+    episode = rollout(sampler(actor_critic, max_context=room + 1), tasks(1), pool(Endless, examples=0)).episodes[0]
+    assert episode.end is EpisodeEnd.TRUNCATED
+    assert len(episode.turns) < len(probe.turns)
+    assert episode.final_value > 0.0
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_that_names_the_knob(actor_critic):
+    episode = rollout(sampler(actor_critic, max_context=4), tasks(1), pool(Count)).episodes[0]
+    assert episode.end is EpisodeEnd.ERROR
+    assert "sampling.max_context" in (episode.error or "")
+
+
+def test_faults_of_the_environment_become_errors_and_never_reward_zero(actor_critic):
+    episodes = rollout(sampler(actor_critic), tasks(24), pool(Broken)).episodes
+    assert {episode.end for episode in episodes} == {EpisodeEnd.ERROR}
+    assert {episode.success for episode in episodes} == {None}
+    reasons = " | ".join(sorted({episode.error or "" for episode in episodes}))
+    for part in ("KeyError: 'lost'", "no finite number", "type int; return str", "the grader failed"):
+        assert part in reasons
+
+
+def test_gate_stops_with_the_recorded_probability_and_bootstraps(actor_critic):
+    gate = Gate(hopeful_value=2.0, max_probability=0.5, max_weight=100.0)  # V < 2 always: it often stops
+    episodes = rollout(sampler(actor_critic), tasks(60), pool(Count), gate=gate).episodes
+    stopped = [episode for episode in episodes if episode.end is EpisodeEnd.STOPPED]
+    assert 10 < len(stopped) < 50
+    for episode in episodes:
+        assert episode.turns[0].gate_probability == 0.0
+        for turn in episode.turns[1:]:
+            expected = gate.max_probability * (1 - turn.action.values[0] / gate.hopeful_value)
+            assert turn.gate_probability == pytest.approx(expected, abs=1e-6)
+    for episode in stopped:
+        assert episode.success is None
+        assert 0 < episode.final_value < 1
+
+
+def test_the_oracle_plays_without_a_model():
+    episodes = rollout(Oracle(), tasks(5), pool(Count)).episodes
+    assert [turn.action.text for turn in episodes[0].turns] == ["yes"] * 3
+    assert all(episode.success == 1.0 for episode in episodes)
+
+
+def test_training_and_held_out_items_never_meet_and_steps_do_not_repeat():
+    config = TrainConfig(env=EnvConfig(id="guess"), episodes_per_step=8)
+    steps = [training_tasks(config, step) for step in range(4)]
+    training = {task.seed for step in steps for task in step}
+    assert len(training) == 32
+    assert not training & {task.seed for task in held_out_tasks(config, "before", 200)}
+    assert [t.seed for t in held_out_tasks(config, "before", 9)] == [t.seed for t in held_out_tasks(config, "after", 9)]
+
+
+def test_a_group_shares_its_item_and_not_its_sampling():
+    from foretaste.config import AlgorithmConfig
+
+    config = TrainConfig(algorithm=AlgorithmConfig(name="grpo", group_size=4), episodes_per_step=8)
+    chosen = training_tasks(config, 1)
+    assert [len({task.seed for task in chosen[i : i + 4]}) for i in (0, 4)] == [1, 1]
+    assert len({task.sample_seed for task in chosen}) == 8
