@@ -21,7 +21,7 @@ from typing import Any, ClassVar, SupportsFloat
 import gymnasium
 from gymnasium import spaces
 
-from foretaste.envs.seeds import seed_for, split_of
+from foretaste.envs.seeds import Split, seed_for, split_of
 from foretaste.errors import ConfigError, EnvError
 
 
@@ -70,7 +70,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.default_level = self.levels[0] if level is None else self.checked_level(level)
         self.level = self.default_level
         self.register = "plain"
-        self.split = "train"
+        self.split: Split = "train"
         self.seed = 0
         self.random = random.Random(0)
         self.turn = 0
