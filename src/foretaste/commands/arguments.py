@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ def parse(
     values, rest = tyro.cli(
         kind,
         prog=f"foretaste {command}",
-        description=f"{typing.cast(str, kind.__doc__).strip()}\n\nExamples:\n{examples}",
+        description=f"{inspect.cleandoc(kind.__doc__ or '')}\n\nExamples:\n{examples}",
         args=list(arguments),
         default=tyro.MISSING_NONPROP if default is None else default,
         return_unknown_args=True,

@@ -28,11 +28,11 @@ class ListArguments:
     `foretaste envs reasoning` lists the families of reasoning-gym; `foretaste envs check NAME` tests an environment.
     """
 
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
     """Show only this one: a listed name, reasoning/<family>, dataset:FILE.jsonl or module:Class."""
     samples: int = 1
     """Items to show of each environment."""
-    level: int | None = None
+    level: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Difficulty; without it, the easiest."""
 
 

@@ -21,7 +21,7 @@ EXAMPLES = """\
 class ReportArguments:
     """Write report.html (and summary.json) of a run anew from the ledger, and print its path."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = "latest"
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = "latest"
     """Id of the run, or the unique beginning of one."""
     open: bool = False
     """Show the page in the browser."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from foretaste.commands.arguments import parse
 from foretaste.config import TrainConfig
@@ -17,7 +20,7 @@ EXAMPLES = """\
 class RunsArguments:
     """List the runs of a ledger with their status, newest last."""
 
-    kind: str | None = None
+    kind: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
     """Only runs of this kind, e.g. train."""
     runs_folder: str = TrainConfig().runs_folder
     """Where the ledger is: a folder, or a database URL."""

@@ -37,7 +37,7 @@ class TrainArguments:
     `--env`, `--model` and `--algorithm` are short for `--env.id`, `--model.name` and `--algorithm.name`.
     """
 
-    recipe: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = None
+    recipe: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE]")] = None
     """TOML file with the settings that differ from the defaults."""
     resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with this run (an id, the unique beginning of one, or `latest`) with its own settings."""

@@ -1,0 +1,94 @@
+"""Write what the documentation takes from the code: docs/cli.md, and the tree of files in docs/architecture.md.
+
+`make docs` runs it; with `--check` it only says what is out of date (exit code 1), as a test does.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "foretaste"
+WIDTH = 100
+TREE = re.compile(r"(<!-- tree -->\n).*?(<!-- end of tree -->)", re.DOTALL)
+
+
+def help_of(command: list[str]) -> str:
+    """Return what `foretaste COMMAND --help` prints, without colours, at a fixed width."""
+    environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "foretaste.cli", *command, "--help"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def cli_page() -> str:
+    """Return docs/cli.md."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from foretaste.cli import COMMANDS
+
+    parts = [
+        "# Command line",
+        "Written by `make docs` from the `--help` texts; a test compares the two. Exit codes: 0 done, 1 a check found\n"
+        "faults, 2 an error that you can repair (one message on stderr), 130 interrupted with Ctrl-C.",
+        f"```text\n{help_of([])}\n```",
+    ]
+    for command in [*([name] for name in COMMANDS), ["envs", "check"]]:
+        parts += [f"## foretaste {' '.join(command)}", f"```text\n{help_of(command)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def tree() -> str:
+    """Return every module with the first sentence of its docstring, folder by folder."""
+    lines = []
+    folders = [PACKAGE, *sorted(path.parent for path in PACKAGE.glob("*/**/__init__.py"))]
+    for folder in folders:
+        modules = [file for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
+        if modules:
+            lines += [f"\n**`{folder.relative_to(ROOT / 'src').as_posix()}/`**{_said_by(folder / '__init__.py')}\n"]
+            lines += [f"- `{file.name}`{_said_by(file)}" for file in modules]
+    return "\n".join(lines) + "\n"
+
+
+def _said_by(file: Path) -> str:
+    """Return ": first paragraph of the docstring" up to its first sentence's end; "" without a docstring."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    sentence = re.split(r"(?<=[a-z)`\"])[.] (?=[A-Z`])", paragraph)[0].removesuffix(".")
+    return f": {sentence}" if sentence else ""
+
+
+def pages() -> dict[Path, str]:
+    """Return each generated page and what it should contain."""
+    architecture = ROOT / "docs" / "architecture.md"
+    text = architecture.read_text(encoding="utf-8")
+    return {
+        ROOT / "docs" / "cli.md": cli_page(),
+        architecture: TREE.sub(lambda found: found[1] + tree() + "\n" + found[2], text),
+    }
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    old = [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv[1:]:
+        for path in old:
+            print(f"{path.relative_to(ROOT)} does not say what the code says. Repair: make docs", file=sys.stderr)
+        return 1 if old else 0
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    print("\n".join(f"wrote {path.relative_to(ROOT)}" for path in old) or "the documentation is up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
