@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foretaste.config import ModelConfig
-from foretaste.errors import ModelError
 from foretaste.models import loading
 from foretaste.models.conversation import ChatTemplate
-from foretaste.models.critic import Critic, decoder_layers
-from foretaste.models.trunk import Packed, pack, run_critic, run_trunk
+from foretaste.models.critic import Critic
+from foretaste.models.trunk import pack, run_critic, run_trunk
 from foretaste.models.value_head import ValueHead
 
 CHUNK = 256
@@ -78,7 +77,9 @@ class ActorCritic(nn.Module):
             torch.manual_seed(seed)
             policy, tokenizer, folder = loading.policy(config, seed)
             model = cls(config, policy.to(device), tokenizer, ChatTemplate(tokenizer))
-        if folder is not None:
+        card = loading.saved_card(folder) if folder is not None else None
+        if folder is not None and card is not None:
+            model.source = card["model"]
             model._restore_critic(folder)
         return model.eval()
 
@@ -181,6 +182,3 @@ class ActorCritic(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings when printed."""
         return str(dataclasses.asdict(self.config))
-
-
-__all__ = ["ActorCritic", "Evaluation", "ModelError", "Packed", "TokenSequence", "decoder_layers"]

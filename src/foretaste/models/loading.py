@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from foretaste.config import ModelConfig, from_dict
-from foretaste.errors import ForetasteError, ModelError
+from foretaste.errors import ModelError
 from foretaste.models import nano, sources
 
 CRITIC_FILE = "critic.safetensors"
@@ -38,11 +38,13 @@ def device(name: str) -> torch.device:
 
 def policy(config: ModelConfig, seed: int) -> tuple[Any, Any, Path | None]:
     """Return the causal LM, its tokenizer, and the folder they came from (None for a fresh nano)."""
+    _quieten()
     if config.name == "nano":
         return nano.policy(seed).to(_dtype(config, None)), nano.tokenizer(), None
     where = sources.resolve(config.name)
     folder = Path(where) if Path(where).is_dir() else None
-    return (*_from_pretrained(config, where, _dtype(config, folder)), folder)
+    model, tokenizer = _from_pretrained(config, where, _dtype(config, folder))
+    return model, tokenizer, folder
 
 
 def _from_pretrained(config: ModelConfig, where: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -64,6 +66,13 @@ def _from_pretrained(config: ModelConfig, where: str | Path, dtype: torch.dtype)
             "Accepted: causal language models such as Llama, Qwen, Mistral, GPT-2."
         )
     return model.eval(), tokenizer
+
+
+def _quieten() -> None:
+    """Turn off transformers' own progress bars, for loading and saving; foretaste shows its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _dtype(config: ModelConfig, folder: Path | None) -> torch.dtype:
@@ -111,6 +120,3 @@ def load_critic(critic: torch.nn.Module, folder: Path) -> None:
         critic.load_state_dict(load_file(folder / CRITIC_FILE))
     except (OSError, RuntimeError) as error:
         raise ModelError(f"The critic of {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-
-__all__ = ["CARD_FILE", "CRITIC_FILE", "ForetasteError", "device", "load_critic", "policy", "with_lora"]

@@ -82,9 +82,7 @@ def _shared(prompts: list[list[int]]) -> int:
     return shared if shared >= MIN_SHARED else 0
 
 
-def run_trunk(
-    model: ActorCritic, packed: Packed, *, policy: bool, values: bool
-) -> tuple[Tensor | None, list[Tensor]]:
+def run_trunk(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, list[Tensor]]:
     """Run the policy; return its final hidden states BSH and what enters the critic (prefix, then suffix).
 
     Without `policy` nothing carries gradient and the pass ends where the critic's input is known.
