@@ -63,7 +63,7 @@ def test_frames_keep_the_payload_byte_identical(text: str, register: str, seed: 
     assert len(rewritten) - len(text) < 250
 
 
-@given(st.text(max_size=60).map("\N{SECTION SIGN}".__add__), register_names, st.integers(0, 2**32))
+@given(st.one_of(prompts, st.text(max_size=60)).map("\N{SECTION SIGN} ".__add__), register_names, st.integers(0, 2**32))
 def test_any_text_is_untouched_and_its_end_marked_when_letters_matter(text: str, register: str, seed: int) -> None:
     _, found, after = rewrite(text, register, random.Random(seed), letters_matter=True).partition(text)
     assert found == text
