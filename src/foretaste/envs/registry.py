@@ -37,7 +37,7 @@ BUILT_IN: dict[str, str] = {
 }
 """Short name -> where its class is, imported on first use."""
 
-_PARAMETRIC = {"reasoning": "foretaste.envs.reasoning:Reasoning", "dataset": "foretaste.envs.dataset:Dataset"}
+_PARAMETRIC = {"reasoning": "foretaste.envs.reasoning:make_family", "dataset": "foretaste.envs.dataset:Dataset"}
 _NAMESPACE = "foretaste"
 _registered: dict[str, type[TextEnv]] = {}
 
