@@ -72,8 +72,9 @@ def test_every_optional_setting_is_none_by_default_so_that_toml_may_leave_it_out
                 found.append(path + name)
         return found
 
-    assert optional(TrainConfig) == ["env.max_turns"]
-    assert value_at(TrainConfig(), "env.max_turns") is None
+    assert "env.max_turns" in optional(TrainConfig)
+    for path in optional(TrainConfig):
+        assert value_at(TrainConfig(), path) is None, path
 
 
 def test_a_recipe_overrides_only_what_it_names(tmp_path: Path) -> None:
@@ -153,10 +154,10 @@ def with_value(path: str, value: object) -> TrainConfig:
 
 @pytest.mark.parametrize("path", sorted(RANGES))
 def test_numbers_far_outside_their_range_are_refused_by_name(path: str) -> None:
-    number = float if isinstance(value_at(TrainConfig(), path), float) else int
     with pytest.raises(ConfigError) as caught:
-        check(with_value(path, number(-7)))
-    assert str(caught.value).startswith(f"{path} = {number(-7)!r} cannot be used; accepted: {RANGES[path].words}")
+        check(with_value(path, -7))
+    assert str(caught.value).startswith(f"{path} = -7")
+    assert str(caught.value).endswith(f" cannot be used; accepted: {RANGES[path].words}")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

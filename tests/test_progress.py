@@ -61,6 +61,7 @@ def test_a_failing_run_gives_the_terminal_back() -> None:
     output = io.StringIO()
     progress = RichProgress(console=Console(file=output, force_terminal=True))
     with pytest.raises(RuntimeError), progress:
+        progress.phase("train", 1)
         raise RuntimeError
     assert "\x1b[?25l" in output.getvalue(), "the display hides the cursor"
     assert "\x1b[?25h" in output.getvalue(), "and shows it again"

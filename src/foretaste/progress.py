@@ -6,6 +6,7 @@ the ledger; what is shown here is for the person who waits. Next: `writers.py`, 
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections import deque
 from collections.abc import Callable
@@ -71,8 +72,8 @@ class Silent:
 class RichProgress:
     """A live display on a terminal; one plain line a phase and a step where output is a file or a pipe.
 
-    Use it as a context manager, so that the terminal is restored when a run fails or is interrupted.
-    `steps` is the run's number of updates, for the time that is left; `clock` returns seconds.
+    The display begins with the first phase and ends with the run; as a context manager it also ends
+    when the run fails. `steps` is the run's number of updates, for the time that is left; `clock` returns seconds.
     """
 
     def __init__(
@@ -103,8 +104,6 @@ class RichProgress:
         )
 
     def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,6 +112,9 @@ class RichProgress:
 
     def phase(self, name: str, total: int | None) -> None:
         """Show a new phase; without a terminal, print its name when it comes for the first time."""
+        if self._live and not self._live.is_started:
+            self._live.start()
+            atexit.register(self._live.stop)  # the cursor comes back even if nobody closes the display
         self._bars.reset(self._bar, total=total, description=name)
         if not self._live and name not in self._told:
             self._print(name + (f" ({total})" if total else ""))
