@@ -317,9 +317,16 @@ def test_processes_may_create_the_same_ledger_at_once(tmp_path: Path) -> None:
         ledger.verify()
 
 
+def append_with_new_connection(ledger: Ledger, run: str) -> None:
+    made: list[object] = []
+    sa.event.listen(ledger._engine, "connect", lambda connection, _: made.append(connection))
+    ledger.append(run, "metrics", {"child": True})
+    sys.exit(0 if made else 3)
+
+
 def test_a_forked_child_uses_connections_of_its_own(ledger: Ledger) -> None:
     run = ledger.start_run("train", "fork", {})
-    child = multiprocessing.get_context("fork").Process(target=ledger.append, args=(run, "metrics", {"child": True}))
+    child = multiprocessing.get_context("fork").Process(target=append_with_new_connection, args=(ledger, run))
     child.start()
     child.join(30)
     assert child.exitcode == 0
