@@ -274,24 +274,27 @@ def test_a_damaged_payload_is_named(filled: Path) -> None:
 # Several processes, and killed ones ---------------------------------------------------------------
 
 
-def append_many_times(folder: str, run: str, writer: int, count: int) -> None:
-    with Ledger.open(folder) as ledger:
-        for i in range(count):
-            ledger.append(run, "metrics", {"writer": writer, "i": i}, step=i)
+APPEND = """
+import sys
+from foretaste.ledger import Ledger
+url, run, writer, count = sys.argv[1:]
+with Ledger.open(url) as ledger:
+    for i in range(int(count)):
+        ledger.append(run, "metrics", {"writer": int(writer), "i": i}, step=i)
+"""
+
+
+def start_writer(url: str, run: str, writer: int, count: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", APPEND, url, run, str(writer), str(count)])
 
 
 def test_processes_append_at_once_into_one_chain(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         run = ledger.start_run("train", "shared", {})
-        context = multiprocessing.get_context("spawn")
-        writers = [context.Process(target=append_many_times, args=(str(tmp_path), run, w, 40)) for w in range(2)]
-        for writer in writers:
-            writer.start()
+        writers = [start_writer(str(tmp_path), run, w, 40) for w in range(2)]
         for i in range(40):
             ledger.append(run, "metrics", {"writer": 2, "i": i}, step=i)
-        for writer in writers:
-            writer.join(60)
-        assert [writer.exitcode for writer in writers] == [0, 0]
+        assert [writer.wait(60) for writer in writers] == [0, 0]
         found = ledger.records(run, "metrics")
         assert [record.seq for record in found] == list(range(2, 2 + 3 * 40))
         for w in range(3):
@@ -304,8 +307,9 @@ def open_and_start(folder: str) -> None:
         ledger.start_run("train", "race", {})
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_may_create_the_same_ledger_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context("fork")
     openers = [context.Process(target=open_and_start, args=(str(tmp_path / "new"),)) for _ in range(6)]
     for opener in openers:
         opener.start()
@@ -324,6 +328,7 @@ def append_with_new_connection(ledger: Ledger, run: str) -> None:
     sys.exit(0 if made else 3)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_uses_connections_of_its_own(ledger: Ledger) -> None:
     run = ledger.start_run("train", "fork", {})
     child = multiprocessing.get_context("fork").Process(target=append_with_new_connection, args=(ledger, run))
@@ -467,13 +472,10 @@ def test_postgresql_holds_one_chain_for_several_processes() -> None:
     assert [opener.exitcode for opener in openers] == [0, 0, 0]
     with Ledger.open(POSTGRES) as ledger:
         run = ledger.start_run("train", "shared", {"text": "nul \x00, emoji \U0001f600, lone surrogate \ud800"})
-        writers = [context.Process(target=append_many_times, args=(POSTGRES, run, w, 25)) for w in range(2)]
-        for writer in writers:
-            writer.start()
+        writers = [start_writer(POSTGRES, run, w, 25) for w in range(2)]
         for i in range(25):
             ledger.append(run, "metrics", {"writer": 2, "i": i}, step=i)
-        for writer in writers:
-            writer.join(60)
+        assert [writer.wait(60) for writer in writers] == [0, 0]
         found = ledger.records(run, "metrics")
         for w in range(3):
             assert [record.payload["i"] for record in found if record.payload["writer"] == w] == list(range(25))
