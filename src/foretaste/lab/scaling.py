@@ -332,7 +332,9 @@ def _widened(draws: Array, units: int, level: float) -> Array:
     """Stretch bootstrap draws about their median by what a bootstrap over few units misses.
 
     The variance of n drawn units is (n - 1) / n of the truth, and its quantiles are normal where Student's t with
-    n - 1 degrees would be right: for 8 runs a factor 1.3, for 3 runs 2.7. Source: Hesterberg 2015 (1411.5279), section 4.
+    n - 1 degrees would be right: for 8 runs a factor 1.3, for 3 runs 2.7.
+
+    Source: Hesterberg 2015 (1411.5279), section 4.
     """
     upper = (1 + level) / 2
     factor = float(student.ppf(upper, units - 1) / norm.ppf(upper) * np.sqrt(units / (units - 1)))

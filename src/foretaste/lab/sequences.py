@@ -3,7 +3,7 @@
 | of | number of seeds fixed | may be looked at after every seed |
 |---|---|---|
 | mean, normal differences | `t_interval` (Student) | `t_sequence` (mixture over the effect's size) |
-| median, any values, censored ones included | `median_interval` (order statistics) | `median_sequence` (betting on signs) |
+| median of any values, censored or not | `median_interval` (order statistics) | `median_sequence` (betting on signs) |
 | mean, differences within known bounds | - | `bounded_sequence` (betting) |
 
 An interval of the right column holds at all times at once with its stated probability, so a study may stop

@@ -1,0 +1,114 @@
+"""Pre-registration: what is expected enters the hash-chained ledger before the first run.
+
+The order of the chain is the evidence. `reasons_to_doubt` finds results that were there before the expectation
+was, expectations that were edited or replaced afterwards, and results of code other than that of now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from foretaste.errors import LedgerError
+from foretaste.lab.jobs import Job, config_key, content_hash, job_records
+from foretaste.lab.study import Mode, Study
+from foretaste.ledger import Ledger, Record
+
+
+class Registration(NamedTuple):
+    """An expectation's place in the ledger."""
+
+    run: str
+    """Id of the study's run, to which its jobs and verdicts are appended."""
+    key: str
+    """Hash of everything that was registered."""
+    seq: int
+    created: str
+    """UTC, ISO 8601."""
+    new: bool
+    """False if the same had been registered before."""
+
+
+def contents(study: Study, mode: Mode) -> dict[str, Any]:
+    """Return what is registered: expectations, arms (their content), seeds, budget and stopping rule."""
+    plan = study.plan(mode)
+    arms: dict[str, list[str]] = {}
+    for job in plan.jobs():
+        arms.setdefault(job.arm, []).append(job.config_key)
+    return {
+        "study": study.name,
+        "mode": mode,
+        "claim": study.claim,
+        "expectations": [_plain(dataclasses.asdict(one)) for one in study.expectations],
+        "arms": arms,
+        "seeds": list(plan.seeds),
+        "token_budget": plan.token_budget,
+    }
+
+
+def register(ledger: Ledger, study: Study, mode: Mode) -> Registration:
+    """Write the study's expectation into the ledger, or find it there; results may be judged from then on."""
+    wanted = contents(study, mode)
+    key = content_hash(wanted)
+    earlier = registered(ledger, study.name, key)
+    if earlier is not None:
+        return earlier
+    run = ledger.start_run("study", study.name, {"mode": mode, "registration": key})
+    ledger.append(run, "expectation", {"key": key, **wanted})
+    record = ledger.records(run, "expectation")[0]
+    return Registration(run, key, record.seq, record.created, True)
+
+
+def registered(ledger: Ledger, name: str, key: str) -> Registration | None:
+    """Return the first registration with this key; None if there is none."""
+    for info in ledger.runs("study"):
+        if info.name == name and info.config.get("registration") == key:
+            records = ledger.records(info.id, "expectation")
+            if records:
+                return Registration(info.id, key, records[0].seq, records[0].created, False)
+    return None
+
+
+def reasons_to_doubt(ledger: Ledger, registration: Registration, jobs: Sequence[Job]) -> list[str]:
+    """Return why results cannot count as a test of the registered expectation; empty if they can.
+
+    Raises: LedgerError if the ledger's chain is broken: then nothing in it is evidence.
+    """
+    ledger.verify()
+    records = ledger.records(registration.run, "expectation")
+    if not records:
+        raise LedgerError(f"Run {registration.run} holds no expectation. Register it: foretaste lab register NAME")
+    reasons = []
+    stated = {name: value for name, value in records[0].payload.items() if name != "key"}
+    if content_hash(stated) != registration.key:
+        reasons.append("the registered expectation is not the one that the study's file states now")
+    if len(records) > 1:
+        reasons.append(f"the expectation was written again {len(records) - 1} time(s) after it was registered")
+    wanted = {job.config_key for job in jobs}
+    early = {
+        record.payload["config_key"]
+        for record in job_records(ledger)
+        if record.payload["status"] == "finished" and record.seq < registration.seq
+    }
+    early |= _trained_before(ledger, registration.seq)
+    seen = len(wanted & early)
+    if seen:
+        reasons.append(f"{seen} of {len(wanted)} results existed before the expectation was registered")
+    return reasons
+
+
+def _trained_before(ledger: Ledger, seq: int) -> set[str]:
+    """Return the config keys of training runs that began before a place in the ledger."""
+    found = set()
+    for info in ledger.runs("train"):
+        first: Record = ledger.records(info.id, "run")[0]
+        if first.seq < seq:
+            found.add(config_key(info.config))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

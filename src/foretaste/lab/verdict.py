@@ -1,0 +1,192 @@
+"""From effects over seeds to a verdict: held, refuted, undecided, or exploratory.
+
+The claim is "the effect is at least `size`". It is *held* if the whole interval lies at or beyond `size`, *refuted* if
+none of it does, else *undecided*. A verdict whose expectation was not registered before its results is *exploratory*:
+a direction to look in, not evidence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from foretaste.errors import RunError
+from foretaste.lab.sequences import (
+    Bounds,
+    Range,
+    bounded_sequence,
+    median_interval,
+    median_sequence,
+    t_interval,
+    t_sequence,
+)
+from foretaste.lab.study import Expectation
+from foretaste.records import RECORD_VERSION, check_version
+
+
+class Decision(StrEnum):
+    """What a study says of its claim."""
+
+    HELD = "held"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
+    EXPLORATORY = "exploratory"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One expectation beside what came out."""
+
+    expectation: str
+    """As a sentence."""
+    decision: Decision
+    estimate: float | None
+    """In the unit of the effect; None where censoring or failures leave it unknown."""
+    low: float | None
+    """Lower end of the interval; None: minus infinity (for a ratio: zero)."""
+    high: float | None
+    """Upper end; None: infinity."""
+    level: float
+    size: float
+    seeds: int
+    """Seeds with a result in every arm concerned."""
+    censored: int
+    """Seeds whose effect is known only to lie in a range."""
+    required: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is written of a judged study: `results/<study>.json`, and a `verdict` record."""
+
+    study: str
+    mode: str
+    claim: str
+    source: str
+    decision: Decision
+    would_be: Decision
+    """The decision if the expectation had been registered in time; equals `decision` unless that is exploratory."""
+    judged: tuple[Judged, ...]
+    rows: tuple[dict[str, Any], ...]
+    seeds: tuple[int, ...]
+    token_budget: int
+    failed: int
+    """Jobs that ended in an error."""
+    unfinished: int
+    """Jobs that have not been run."""
+    core_minutes: float
+    """Sum of the jobs' wall time, each on one core."""
+    minutes: float
+    """The same spread over the workers that ran them: what a repetition takes."""
+    workers: int
+    registered: str
+    """UTC time at which the expectation entered the ledger, before any result that it is judged on."""
+    registration: str
+    """Hash of the registered expectation."""
+    code: str
+    """Hash of the code that trained."""
+    command: str
+    notes: tuple[str, ...] = ()
+    curves: dict[str, list[list[list[float]]]] = dataclasses.field(default_factory=dict)
+    """Of each arm, each seed's (tokens, success) points."""
+
+    @property
+    def headline(self) -> Judged:
+        """The first required expectation."""
+        return next(judged for judged in self.judged if judged.required)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values with the record version."""
+        return {"version": RECORD_VERSION, **dataclasses.asdict(self)}
+
+
+def from_json(values: Mapping[str, Any]) -> Verdict:
+    """Read a verdict written by `Verdict.to_json`.
+
+    Raises: RunError for a file that is no verdict, or from a newer foretaste.
+    """
+    try:
+        fields = dict(values)
+        check_version(fields)
+        fields.pop("version", None)
+        for name in ("decision", "would_be"):
+            fields[name] = Decision(fields[name])
+        fields["judged"] = tuple(Judged(**{**one, "decision": Decision(one["decision"])}) for one in fields["judged"])
+        for name in ("rows", "seeds", "notes"):
+            fields[name] = tuple(fields[name])
+        return Verdict(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"This is no verdict that can be read: {error}. Make it anew: foretaste lab run NAME") from error
+
+
+def interval_of(effects: Sequence[Bounds], expectation: Expectation) -> Range:
+    """Return the interval that the expectation names, over seeds in their order."""
+    anytime = expectation.stopping == "anytime"
+    if expectation.center == "bounded":
+        low, high = expectation.bounds
+        return bounded_sequence(effects, expectation.level, low=low, high=high)
+    if expectation.center == "median":
+        return (median_sequence if anytime else median_interval)(effects, expectation.level)
+    return (t_sequence if anytime else t_interval)(effects, expectation.level)
+
+
+def judge(expectation: Expectation, effects: Mapping[int, Bounds], planned: Sequence[int]) -> Judged:
+    """Compare an expectation with the effects of seeds; ratios come in as logarithms and leave as ratios."""
+    values = list(effects.values())
+    found = interval_of(values, expectation) if values else Range(None, -math.inf, math.inf)
+    size = expectation.size
+    if expectation.baseline is not None and expectation.effect != "difference":
+        found = Range(
+            None if found.estimate is None else math.exp(found.estimate),
+            math.exp(found.low) if found.low > -math.inf else 0.0,
+            math.exp(min(found.high, 700.0)) if found.high < math.inf else math.inf,
+        )
+    missing = len(planned) - len(values)
+    note = ""
+    if expectation.stopping == "fixed" and missing and expectation.center != "bounded":
+        note = (
+            f"{missing} of the {len(planned)} registered seeds are missing, so an interval of fixed size cannot decide"
+        )
+        decision = Decision.UNDECIDED
+    elif expectation.direction == "at_least":
+        decision = _decide(found.low >= size, found.high < size)
+    else:
+        decision = _decide(found.high <= size, found.low > size)
+    if not note and not math.isfinite(found.low) and not math.isfinite(found.high) and values:
+        note = f"{len(values)} seeds cannot give an interval of this kind at level {expectation.level:g}"
+    return Judged(
+        expectation.text,
+        decision,
+        found.estimate,
+        found.low if math.isfinite(found.low) else None,
+        found.high if math.isfinite(found.high) else None,
+        expectation.level,
+        size,
+        len(values),
+        sum(1 for value in values if not value.known),
+        expectation.required,
+        note,
+    )
+
+
+def combined(judged: Sequence[Judged]) -> Decision:
+    """Return the decision on the claim: all required expectations must hold, one that is refuted refutes it.
+
+    Each is tested at its own level; no correction is due, because all must pass (Berger 1982, intersection-union).
+    """
+    required = [one.decision for one in judged if one.required]
+    return _decide(
+        bool(required) and all(one is Decision.HELD for one in required),
+        any(one is Decision.REFUTED for one in required),
+    )
+
+
+def _decide(held: bool, refuted: bool) -> Decision:
+    if held:
+        return Decision.HELD
+    return Decision.REFUTED if refuted else Decision.UNDECIDED
