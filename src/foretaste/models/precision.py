@@ -63,11 +63,9 @@ class MasterWeights:
         norms: dict[str, float] = {}
         for name, rate in learning_rates.items():
             masters = [master for master in self._masters[name] if master.grad is not None]
-            norms[name] = norm = self._norm(masters)
+            norms[name] = norm = float(nn.utils.clip_grad_norm_(masters, self.max_grad_norm))
             if not math.isfinite(norm) or not masters:
                 continue
-            if norm > self.max_grad_norm:
-                torch._foreach_mul_([m.grad for m in masters if m.grad is not None], self.max_grad_norm / norm)
             optimizer = self._optimizers[name]
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -105,10 +103,5 @@ class MasterWeights:
         for parameter, master in zip(self._parameters[name], self._masters[name], strict=True):
             if parameter is not master:
                 parameter.copy_(master)
-
-    @staticmethod
-    def _norm(masters: list[Tensor]) -> float:
-        if not masters:
-            return 0.0
-        norms = torch._foreach_norm([master.grad for master in masters if master.grad is not None])
-        return float(torch.stack(list(norms)).norm())
+            else:  # the fused optimiser changes a weight without counting it as a change
+                torch.autograd.graph.increment_version(parameter)

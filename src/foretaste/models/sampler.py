@@ -22,6 +22,7 @@ from foretaste.errors import ModelError
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.decode import Decoder, PlainDecoder
 from foretaste.models.drawing import draw, uniforms
+from foretaste.models.fast_decode import FastDecoder
 from foretaste.records import Action, Conversation
 
 MIN_SHARED = 8
@@ -66,7 +67,8 @@ class Sampler:
         limit = getattr(actor_critic.language_model.config, "max_position_embeddings", None)
         self.max_context = min(config.max_context, limit or config.max_context)
         """Tokens at which a conversation is full: the configured number, or fewer if the model has fewer positions."""
-        self._decoder: Decoder = PlainDecoder(actor_critic)
+        fast = not plain and FastDecoder.supports(actor_critic, self.max_context)
+        self._decoder: Decoder = FastDecoder(actor_critic) if fast else PlainDecoder(actor_critic)
 
     @property
     def name(self) -> str:

@@ -15,12 +15,7 @@ from foretaste.models.nano import SPECIAL_TOKENS, TOKENIZER_FILE
 
 VOCABULARY = 1024
 
-ACTIONS = (
-    "north south east west take open wait look key door yes no higher lower correct left right up down go stop push "
-    "pull press red green blue billing shipping returns technical sales account refund cancel lookup search reply "
-    "escalate order set add swap delete insert replace line check pass fail true false null name item colour color "
-    "quantity date customer status unlock use move answer value"
-).split()
+ACTIONS = ["north", "south", "east", "west", "take", "open", "wait", "look", "key", "door", "yes", "no", "higher", "lower", "correct", "left", "right", "up", "down", "go", "stop", "push", "pull", "press", "red", "green", "blue", "billing", "shipping", "returns", "technical", "sales", "account", "refund", "cancel", "lookup", "search", "reply", "escalate", "order", "set", "add", "swap", "delete", "insert", "replace", "line", "check", "pass", "fail", "true", "false", "null", "name", "item", "colour", "color", "quantity", "date", "customer", "status", "unlock", "use", "move", "answer", "value"]
 SENTENCES = (
     "You are in a room. Exits: north, east. You see a key. The door is locked. The key is 3 north and 2 west of you.",
     "Guess a whole number from 1 to 20. Too low. Too high. Try again. You have 4 tries left. Correct, well done.",

@@ -43,7 +43,7 @@ class Packed(NamedTuple):
         return hidden_BSH[self.rows_N, self.columns_N]
 
 
-class _Enough(Exception):  # noqa: N818 (a signal, not an error)
+class _Enough(Exception):
     """Ends a forward pass that has computed what was wanted."""
 
 
@@ -120,7 +120,7 @@ def _with_prefix(decoder: Any, packed: Packed, prefix: Tensor, suffix: Tensor, k
     shared, width = packed.prefix_1P.shape[1], packed.suffix_BS.shape[1]
     options: dict[str, Any] = {"use_cache": False}
     if shared:
-        cache = DynamicCache(config=decoder.config)
+        cache: Any = DynamicCache(config=decoder.config)
         options = {"use_cache": True, "past_key_values": cache}
         _run(decoder, {key: prefix, **options, "position_ids": torch.arange(shared, device=device)[None]})
         for layer in cache.layers:
