@@ -1,0 +1,111 @@
+"""The seal: items nobody could have trained on, and a proof afterwards that they were not chosen.
+
+Before a sitting the exam prints `commitment(secret, paper)`; afterwards the secret may be shown, and
+anybody checks with `verify_commitment` that the items followed from a secret fixed beforehand. Every
+item has a keyed seed of its own, far from all others: generators that draw item i from seed + i share
+items between neighbouring seeds. What was trained on is left out by its exact text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from foretaste.envs.seeds import Split, seed_for
+from foretaste.errors import ConfigError, LedgerError
+from foretaste.ledger import Ledger
+from foretaste.rl.replay import read_episodes
+
+_SECRET = re.compile(r"[0-9a-f]{64}")
+
+
+def new_secret() -> str:
+    """Return 256 random bits as 64 hexadecimal digits: too many to guess from a commitment."""
+    return secrets.token_hex(32)
+
+
+def secret_in(folder: str | Path, paper: str) -> str:
+    """Return the secret of a paper kept in `folder`, making one on first use, readable by its owner alone.
+
+    Raises: ConfigError if the file there holds no secret.
+    """
+    file = Path(folder) / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', paper)}.secret"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:  # exclusive creation, so that two sittings starting together agree on one secret
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(new_secret())
+    except FileExistsError:
+        pass
+    secret = file.read_text(encoding="utf-8").strip()
+    _check_secret(secret, f"The file {file}")
+    return secret
+
+
+def commitment(secret: str, paper: str) -> str:
+    """Return SHA-256 over the secret and the paper's text: shown before, it gives neither away.
+
+    Raises: ConfigError unless the secret is 64 hexadecimal digits.
+    """
+    _check_secret(secret, "The secret of a sealed paper")
+    return hashlib.sha256(f"foretaste seal 1\n{secret}\n{paper}".encode()).hexdigest()
+
+
+def verify_commitment(shown: str, secret: str, paper: str) -> None:
+    """Check a revealed secret and paper against the commitment shown before the sitting.
+
+    Raises: LedgerError if they do not belong together.
+    """
+    if not hmac.compare_digest(commitment(secret, paper), shown.strip().lower()):
+        raise LedgerError(
+            f"The commitment {shown[:16]}... was made for another secret or another paper: one of them was "
+            "changed after the sitting, or they belong to different sittings."
+        )
+
+
+def item_seed(secret: str, env: str, level: int, index: int, *, look: int = 0, split: Split = "sealed") -> int:
+    """Return the seed of one item: a keyed hash of (secret, env, level, look, index), with the split in its top bits.
+
+    Another look gives other items. Public papers pass the empty secret and the split "practice".
+    """
+    key = hashlib.blake2b(f"{env}\n{level}\n{look}".encode(), key=secret.encode()[:64], digest_size=32).hexdigest()
+    return seed_for(split, index, secret=key)
+
+
+def item_hash(text: str) -> str:
+    """Return the SHA-256 of an item's rendered text, hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def trained_on(ledger: Ledger, runs_folder: str | Path, runs: Iterable[str] | None = None) -> frozenset[str]:
+    """Return the item hashes of every first observation that training runs have shown to a policy.
+
+    They are read from each run's stored episodes (`<runs_folder>/<run>/episodes`), which hold all of
+    them, and from the episodes in the ledger. An item in another register has another text: compare
+    texts in the register that was trained.
+
+    Args:
+        runs: ids of runs; None takes all training runs of the ledger.
+    """
+    ids = [info.id for info in ledger.runs("train")] if runs is None else list(runs)
+    texts: set[str] = set()
+    for run in ids:
+        for file in sorted((Path(runs_folder) / run / "episodes").glob("step-*.npz")):
+            texts.update(item_hash(episode.turns[0].observation) for episode in read_episodes(file) if episode.turns)
+        for record in ledger.records(run, "episode"):
+            turns = record.payload.get("turns") or []
+            if turns:
+                texts.add(item_hash(turns[0]["observation"]))
+    return frozenset(texts)
+
+
+def _check_secret(secret: str, what: str) -> None:
+    if not _SECRET.fullmatch(secret):
+        raise ConfigError(
+            f"{what} must be 64 hexadecimal digits, not {len(secret)} characters; "
+            "make one: foretaste.exams.seal.new_secret()"
+        )
