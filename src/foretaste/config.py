@@ -109,6 +109,40 @@ class AlgorithmConfig:
 
 
 @dataclass(frozen=True)
+class ReplayConfig:
+    """Learning again from earlier episodes; all zero: every episode is learned from once."""
+
+    critic_episodes: int = 0
+    """Episodes the critic learns from in each step: the new ones, filled up with replayed ones; 0: the new ones."""
+    critic_passes: int = 2
+    """Passes of the critic over those episodes."""
+    actor_episodes: int = 0
+    """Newest episodes the actor learns from in each step; 0: only this step's."""
+    half_life_steps: float | None = None
+    """Age at which an episode is half as likely to be replayed; None: age does not matter."""
+    ratio_cap: float = 1.0
+    """Truncation of the probability ratio in the critic's V-trace targets."""
+    success_episodes: int = 0
+    """Replayed successes that the policy also imitates in each step: the control without a critic."""
+    actor_start_successes: int = 0
+    """Successful episodes that must have been seen before the actor moves."""
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """The unbiased early stop of hopeless episodes, at turn boundaries (docs/value-function.md)."""
+
+    max_probability: float = 0.0
+    """Largest probability of stopping at one boundary; 0: no gate."""
+    hopeful_share: float = 0.5
+    """An episode is never stopped while V is at least this share of the recent mean success."""
+    max_weight: float = 4.0
+    """Largest weight that a surviving episode may carry."""
+    max_lost_share: float = 0.05
+    """The gate turns itself off when more than this share of the stopped episodes would have succeeded."""
+
+
+@dataclass(frozen=True)
 class ImitateConfig:
     """Optional supervised warm start on demonstrations of the environment's oracle."""
 
@@ -139,10 +173,14 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
     imitate: ImitateConfig = field(default_factory=ImitateConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     steps: int = 20
     """Updates; each samples `episodes_per_step` new episodes."""
+    token_budget: int | None = None
+    """Training ends, before `steps`, with the step in which this many tokens have been sampled for learning."""
     episodes_per_step: int = 64
     seed: int = 0
     runs_folder: str = "runs"

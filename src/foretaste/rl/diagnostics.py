@@ -6,6 +6,7 @@ measured as the AUC between V partway through an episode and the final success. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.batch import Batch, usable
+from foretaste.rl.gate import episode_weight
 from foretaste.rl.returns import Array, gae
 from foretaste.statistics import auc, expected_calibration_error, reliability_bins
 
@@ -109,9 +111,8 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         metrics["train/reward"] = float(np.mean([episode.total_reward for episode in good]))
         metrics["train/truncated"] = float(np.mean(cut))
         metrics["train/turns"] = float(np.mean([len(episode.turns) for episode in good]))
-    judged = [episode.success for episode in good if episode.success is not None]
-    if judged:
-        metrics["train/success"] = float(np.mean(judged))
+        # A survivor of gates stands for the stopped ones too (Horvitz & Thompson 1952); without a gate: the mean.
+        metrics["train/success"] = sum(episode_weight(e) * e.success for e in good if e.success) / len(good)
     return metrics
 
 
@@ -136,7 +137,8 @@ def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None)
             )
         )
     explained = metrics.get("value/explained_variance")
-    if step >= 5 and explained is not None and explained < 0:
+    uncertain = 0.05 < metrics.get("train/success", 0.5) < 0.95  # else hardly any variance is left to explain
+    if step >= 5 and uncertain and explained is not None and explained < 0:
         found.append(
             (
                 f"the critic explains nothing yet (explained variance {explained:.2f}); lambda below 1 then misleads",
@@ -157,6 +159,13 @@ def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None)
             (
                 f"entropy fell to {entropy:.3f} without success: the policy has collapsed",
                 "algorithm.learning_rate (lower), algorithm.entropy_coefficient (higher)",
+            )
+        )
+    if not all(math.isfinite(value) for name, value in metrics.items() if name.endswith("gradient_norm")):
+        found.append(
+            (
+                "a gradient was not finite, and that update was left out",
+                "algorithm.learning_rate (lower), model.dtype = float32",
             )
         )
     if metrics.get("train/zero_signal_groups", 0.0) > 0.9:

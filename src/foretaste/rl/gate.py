@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from foretaste.config import GateConfig
 from foretaste.errors import ConfigError
+from foretaste.records import Episode, EpisodeEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +50,63 @@ class Gate:
         """Return (p, stop?) at this boundary; the coin is keyed, so a repeated run tosses the same one."""
         p = self.probability(value, past)
         return p, p > 0 and float(np.random.default_rng([*key, 0x6A7E]).random()) < p
+
+
+class GateKeeper:
+    """Sets the gate from recent success, and audits what it cost, step by step.
+
+    Audit: an episode that survived its gates and succeeded stands for W episodes, one of which is
+    itself; so the stopped episodes that would have succeeded number, in expectation, the sum of
+    W - 1 over the successes.
+    """
+
+    def __init__(self, config: GateConfig, memory_steps: int = 5) -> None:
+        self.config = config
+        self.memory_steps = memory_steps
+        self.off = config.max_probability == 0.0
+        self.recent: list[list[float]] = []  # episodes, weighted successes, stopped, expected lost successes
+
+    def gate(self) -> Gate | None:
+        """Return the gate of the next step; None while it is off or nothing has succeeded yet."""
+        if self.off or not self.recent:
+            return None
+        episodes, successes, _, _ = np.sum(self.recent, axis=0)
+        hopeful = self.config.hopeful_share * successes / max(1.0, episodes)
+        if hopeful <= 0:
+            return None
+        return Gate(float(hopeful), self.config.max_probability, self.config.max_weight)
+
+    def update(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """Fold in a step's episodes; return the `gate/*` metrics, empty without a gate."""
+        if self.config.max_probability == 0.0:
+            return {}
+        good = [episode for episode in episodes if episode.end is not EpisodeEnd.ERROR]
+        successes = [(episode_weight(episode), episode.success) for episode in good if episode.success]
+        row = [
+            float(len(good)),
+            float(sum(weight * success for weight, success in successes)),
+            float(sum(episode.end is EpisodeEnd.STOPPED for episode in good)),
+            float(sum((weight - 1) * success for weight, success in successes)),
+        ]
+        self.recent = [*self.recent, row][-self.memory_steps :]
+        _, _, stopped, lost = np.sum(self.recent, axis=0)
+        metrics = {"gate/stopped": row[2] / max(1.0, row[0])}
+        if stopped:
+            metrics["gate/lost_share"] = float(lost / stopped)
+            if stopped >= 20 and lost / stopped > self.config.max_lost_share:
+                self.off = True
+        metrics["gate/off"] = float(self.off)
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` restores."""
+        return {"off": self.off, "recent": [list(row) for row in self.recent]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore a state returned by `state`."""
+        self.off, self.recent = state["off"], [list(row) for row in state["recent"]]
+
+
+def episode_weight(episode: Episode) -> float:
+    """Return how many episodes one that survived its gates stands for: the product of 1 / (1 - p)."""
+    return math.prod(1.0 / (1.0 - turn.gate_probability) for turn in episode.turns)

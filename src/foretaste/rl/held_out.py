@@ -81,7 +81,7 @@ def measure(
             "label": label,
             "success": success,
             "seeds": [task.seed for task in tasks],
-            "interval": exact_interval(solved, len(outcome.judged)) if outcome.judged else None,
+            "interval": to_json(exact_interval(solved, len(outcome.judged))) if outcome.judged else None,
             "sampled_tokens": outcome.sampled_tokens,
             "errors": sorted({episode.error for episode in episodes if episode.error})[:5],
         },

@@ -23,19 +23,22 @@ from foretaste.checks import check
 from foretaste.config import TrainConfig, from_dict, to_dict
 from foretaste.errors import ConfigError, ForetasteError, RunError
 from foretaste.ledger import Ledger
+from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic
-from foretaste.models.checkpoint import save
+from foretaste.models.loading import CARD_FILE
 from foretaste.models.sampler import Sampler
 from foretaste.progress import Progress, Silent
 from foretaste.records import Checkpoint, Episode, EpisodeEnd, RunSummary, to_json
 from foretaste.rl import diagnostics
-from foretaste.rl.batch import Batch, make_batch
+from foretaste.rl.batch import Batch, make_batch, token_sequence
+from foretaste.rl.gate import Gate, GateKeeper
 from foretaste.rl.held_out import HeldOut, measure, record_episodes
 from foretaste.rl.imitate import imitate
 from foretaste.rl.reference import Reference
+from foretaste.rl.replay import Replay
 from foretaste.rl.resume import Progressed, load_state, save_state
 from foretaste.rl.rollout import EnvPool, Rollout, rollout
-from foretaste.rl.tasks import Task, training_tasks
+from foretaste.rl.tasks import Task, keyed_seed, training_tasks
 from foretaste.rl.update import Updater
 from foretaste.statistics import exact_interval, paired_difference_interval
 from foretaste.writers import open_writers
@@ -99,9 +102,11 @@ class _Run:
         self.sampler = Sampler(self.actor_critic, config.sampling)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
         self.variance = diagnostics.PooledVariance()
+        self.replay = Replay(folder / "episodes")
+        self.keeper = GateKeeper(config.gate)
         self.reference: Reference | None = None
         self.done = Progressed()
-        self.writers = open_writers(config.writers, folder)
+        self.writers = open_writers(config.writers, folder, config=to_dict(config))
         self.clock = time.perf_counter()
 
     # The story --------------------------------------------------------------------------------
@@ -113,7 +118,6 @@ class _Run:
         else:
             if config.imitate.episodes:
                 imitate(config, self.pool, self.updater, self.actor_critic.template, self.progress)
-                self.sampler.refresh()
             self.done.success_before = self._held_out("before", config.held_out.items).success
             if config.algorithm.kl_coefficient:
                 self.reference = Reference(self.actor_critic)
@@ -122,7 +126,8 @@ class _Run:
             self._save()
         self.progress.phase("train", config.steps)
         self.progress.advance(self.done.step)
-        while self.done.step < config.steps:
+        budget = config.token_budget
+        while self.done.step < config.steps and (budget is None or self.done.sampled_tokens < budget):
             self._step(self.done.step + 1)
             self.progress.advance()
         after = self._held_out("after", config.held_out.items)
@@ -131,9 +136,10 @@ class _Run:
     def _step(self, step: int) -> None:
         """Sample, learn, measure, write down."""
         config = self.config
-        played = self._sample(training_tasks(config, step), step)
+        played = self._sample(training_tasks(config, step), step, gate=self.keeper.gate())
+        self.replay.add(played.episodes, step)
         batch = make_batch(played.episodes)
-        metrics = diagnostics.episode_metrics(played.episodes)
+        metrics = diagnostics.episode_metrics(played.episodes) | self.keeper.update(played.episodes)
         if config.algorithm.group_size > 1:
             metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(batch)
         started = time.perf_counter()
@@ -152,19 +158,72 @@ class _Run:
         self._write_down(step, metrics, played.episodes)
 
     def _learn(self, batch: Batch, step: int) -> dict[str, float]:
-        config = self.config
-        reference = self.reference.logprobs(self.updater, batch) if self.reference else None
-        metrics: dict[str, float] = {}
-        if self.updater.has_critic:
-            # The values recorded while sampling are those of the critic of now: nothing was learned since.
-            explained = self.variance.update(batch, batch.values_BT, gamma=config.algorithm.gamma)
-            ranks = diagnostics.ranking(batch.episodes)
-            metrics |= {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}
-            if explained is not None:
-                metrics["value/explained_variance"] = explained
-        metrics |= self.updater.update(batch, step=step, seed=config.seed, reference_BT=reference)
-        self.sampler.refresh()
+        """Update critic and actor after a step's episodes entered the replay; return their metrics."""
+        replay, algorithm = self.config.replay, self.config.algorithm
+        metrics = self._judge_critic(batch) if self.updater.has_critic else {}
+        apart = self.updater.has_critic and replay.critic_episodes > 0
+        if apart:
+            metrics |= self._replay_critic(step)
+        self.done.successes += sum(1 for episode in batch.episodes if (episode.success or 0) >= 1.0)
+        if self.done.successes < replay.actor_start_successes:
+            metrics["policy/waiting"] = 1.0
+        else:
+            actor = make_batch(self.replay.newest(replay.actor_episodes)) if replay.actor_episodes else batch
+            # Values recorded while sampling are those of the critic of now, unless it has learned since.
+            values = self.updater.values(actor) if apart or replay.actor_episodes else None
+            reference = self.reference.logprobs(self.updater, actor) if self.reference else None
+            metrics |= self.updater.update(
+                actor, step=step, seed=self.config.seed, values_BT=values, reference_BT=reference, critic=not apart
+            )
+            metrics |= self._replay_successes(step)
+        if algorithm.name == "ppo":
+            metrics["value/lambda"] = algorithm.turn_lambda
         return metrics
+
+    def _judge_critic(self, batch: Batch) -> dict[str, float]:
+        """Measure the critic that sampled the batch, before it learns from it."""
+        explained = self.variance.update(batch, batch.values_BT, gamma=self.config.algorithm.gamma)
+        ranks = diagnostics.ranking(batch.episodes)
+        metrics = {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}
+        if explained is not None:
+            metrics["value/explained_variance"] = explained
+        return metrics
+
+    def _replay_critic(self, step: int) -> dict[str, float]:
+        """Let the critic learn from this step's episodes and replayed ones, off-policy."""
+        replay, new = self.config.replay, self.config.episodes_per_step
+        rng = np.random.default_rng(keyed_seed(self.config.seed, "replay", step))
+        old = self.replay.draw(
+            replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=new
+        )
+        batch = make_batch([*old, *self.replay.newest(new)])
+        returns = self.updater.replay_returns(batch, ratio_cap=replay.ratio_cap)
+        return self.updater.fit_critic(
+            batch,
+            returns,
+            passes=replay.critic_passes,
+            seed=self.config.seed,
+            key=("replay", step),
+            warmup=self.updater.warmup(step),
+        )
+
+    def _replay_successes(self, step: int) -> dict[str, float]:
+        """Imitate successes drawn from the replay, if the recipe asks for it."""
+        replay = self.config.replay
+        if not replay.success_episodes:
+            return {}
+        rng = np.random.default_rng(keyed_seed(self.config.seed, "successes", step))
+        won = self.replay.draw(
+            replay.success_episodes,
+            rng,
+            half_life_steps=replay.half_life_steps,
+            priority=lambda episode: float((episode.success or 0.0) >= 1.0),
+        )
+        if not won:
+            return {}
+        rate = self.updater.warmup(step) * self.config.algorithm.learning_rate
+        loss = self.updater.imitate([token_sequence(episode) for episode in won], learning_rate=rate)
+        return {"policy/imitation_loss": loss}
 
     def _pretrain_values(self) -> None:
         """Fit the critic to the frozen policy's returns before the policy may move."""
@@ -173,7 +232,6 @@ class _Run:
         self.progress.phase("value pretraining", count)
         batch = make_batch(self._sample(training_tasks(config, 0, count), 0, count=True).episodes)
         loss = self.updater.pretrain_values(batch, seed=config.seed)
-        self.sampler.refresh()
         values = self.updater.values(batch)
         explained = diagnostics.PooledVariance().update(batch, values, gamma=config.algorithm.gamma)
         metrics = {"value/loss": loss, "train/sampled_tokens": float(batch.tokens)}
@@ -183,12 +241,13 @@ class _Run:
 
     # Pieces -----------------------------------------------------------------------------------
 
-    def _sample(self, tasks: Sequence[Task], step: int, *, count: bool = False) -> Rollout:
+    def _sample(self, tasks: Sequence[Task], step: int, *, gate: Gate | None = None, count: bool = False) -> Rollout:
         """Play tasks with the current policy; raises RunError when the environment fails more than it works."""
         played = rollout(
             self.sampler,
             tasks,
             self.pool,
+            gate=gate,
             on_episode=(lambda episode: self.progress.advance()) if count else None,
         )
         self.done.episodes += len(played.episodes)
@@ -230,7 +289,7 @@ class _Run:
             self.ledger, self.run, self.sampler, [e for e in (solved, missed) if e], label="train", step=step
         )
         if self.done.first_entropy is None:
-            self.done.first_entropy = metrics["policy/entropy"]
+            self.done.first_entropy = metrics.get("policy/entropy")
         for text, knob in diagnostics.warnings(metrics, step=step, max_entropy=self.done.first_entropy):
             self.ledger.append(self.run, "warning", {"text": text, "knob": knob}, step=step)
             if knob not in self.done.notes:  # the first of its kind is shown; all are in the ledger
@@ -248,6 +307,7 @@ class _Run:
         state = {
             "updater": self.updater.state(),
             "variance": self.variance.state(),
+            "gate": self.keeper.state(),
             "reference": self.reference.state() if self.reference else None,
             "progressed": dataclasses.asdict(self.done),
         }
@@ -258,17 +318,18 @@ class _Run:
         state = load_state(self.folder / "state", run=self.run)
         self.updater.load(state["updater"])
         self.variance.load(state["variance"])
+        self.keeper.load(state["gate"])
         if state["reference"] is not None:
             self.reference = Reference(self.actor_critic, state["reference"])
         self.done = Progressed(**state["progressed"])
-        self.sampler.refresh()
+        self.replay.load(self.done.step)
         self.ledger.append(self.run, "resume", {"from_step": self.done.step})
         self.progress.note(f"resumed after step {self.done.step}")
 
     def _finish(self, after: HeldOut) -> Checkpoint:
         """Save the checkpoint and the summary."""
         self.progress.phase("save", None)
-        checkpoint = save(
+        checkpoint = checkpoints.save(
             self.actor_critic, self.folder / "checkpoint", parents=self._parents(), run=self.run, step=self.done.step
         )
         self.ledger.append(self.run, "checkpoint", to_json(checkpoint), step=self.done.step)
@@ -282,7 +343,9 @@ class _Run:
         return checkpoint
 
     def _parents(self) -> tuple[str, ...]:
-        return () if self.actor_critic.checkpoint_id is None else (self.actor_critic.checkpoint_id,)
+        """The checkpoint that training started from, if it did not start from a base model."""
+        folder = Path(self.config.model.name)
+        return (checkpoints.read(folder).id,) if (folder / CARD_FILE).is_file() else ()
 
     def _summary(self, checkpoint: Checkpoint, after: HeldOut) -> RunSummary:
         pairs = [

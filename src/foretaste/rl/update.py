@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from foretaste.config import AlgorithmConfig
-from foretaste.models.actor_critic import ActorCritic, TokenSequence
+from foretaste.models.actor_critic import ActorCritic, Evaluation, TokenSequence
 from foretaste.models.precision import MasterWeights
 from foretaste.rl.batch import Batch, compute_returns
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
-from foretaste.rl.returns import Array, Returns, RunningScale
+from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
 from foretaste.rl.tasks import keyed_seed
 
 
@@ -83,48 +83,88 @@ class Updater:
 
         Source: value pretraining, VC-PPO 2503.01491 section 4.1.
         """
-        mask = batch.mask_BT
         self.actor_critic.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
-        targets = compute_returns(batch, self.algorithm, values_BT=np.zeros_like(batch.values_BT))
-        loss = 0.0
-        for pass_index in range(self.algorithm.value_pretraining_passes):
-            total = 0.0
-            for rows in self._minibatches(batch, seed, ("pretrain", pass_index)):
-                tokens = float(mask[rows].sum())
+        returns = compute_returns(batch, self.algorithm, values_BT=np.zeros_like(batch.values_BT))
+        passes = self.algorithm.value_pretraining_passes
+        return self.fit_critic(batch, returns, passes=passes, seed=seed, key=("pretrain",))["value/loss"]
+
+    def fit_critic(
+        self, batch: Batch, returns: Returns, *, passes: int, seed: int, key: tuple[Any, ...], warmup: float = 1.0
+    ) -> dict[str, float]:
+        """Take `passes` x `minibatches` steps of the critic alone towards `returns.targets_BT`.
+
+        Returns the mean loss of the last pass and the mean gradient norm.
+        """
+        rate = {"value": warmup * self.algorithm.critic_learning_rate}
+        loss, norms = 0.0, []
+        for pass_index in range(passes):
+            loss = 0.0
+            for rows in self._minibatches(batch, seed, (*key, pass_index)):
+                tokens = float(batch.length_B[rows].sum())
                 for micro in self._microbatches(batch, rows):
                     evaluation = self._evaluate(batch, micro, policy=False, values=True)
-                    flat = self._flat(batch, targets, micro)
-                    value_loss = self.actor_critic.value_loss(
-                        evaluation.value_logits, flat.targets_N, flat.weights_N
-                    ) * (float(flat.weights_N.sum()) / tokens)
-                    value_loss.backward()
+                    part = self._value_loss(evaluation, self._flat(batch, returns, micro), tokens)
+                    part.backward()
                     self.optimizer.accumulate()
-                    total += value_loss.item() * tokens
-                self.optimizer.step({"value": self.algorithm.critic_learning_rate})
-            loss = total / batch.tokens
-        return loss
+                    loss += part.item() * tokens
+                norms.append(self.optimizer.step(rate)["value"])
+        return {"value/loss": loss / batch.tokens, "value/gradient_norm": float(np.mean(norms)) if norms else 0.0}
+
+    def replay_returns(self, batch: Batch, *, ratio_cap: float) -> Returns:
+        """Return the critic's targets for replayed episodes: V-trace under the policy and critic of now."""
+        ratio_BT = np.exp(np.clip(self.logprobs(batch) - batch.logprobs_BT, -20, 20))
+        weights = compute_returns(batch, self.algorithm).weights_BT
+        targets = vtrace(
+            batch.rewards_BT,
+            self.values(batch),
+            batch.final_value_B,
+            batch.length_B,
+            ratio_BT,
+            critic_lambda=self.algorithm.critic_lambda,
+            gamma=self.algorithm.gamma,
+            ratio_cap=ratio_cap,
+            gate_BT=batch.gate_BT,
+        )
+        return Returns(np.zeros_like(targets), targets, weights)
 
     def update(
-        self, batch: Batch, *, step: int, seed: int, values_BT: Array | None = None, reference_BT: Array | None = None
+        self,
+        batch: Batch,
+        *,
+        step: int,
+        seed: int,
+        values_BT: Array | None = None,
+        reference_BT: Array | None = None,
+        critic: bool = True,
     ) -> dict[str, float]:
-        """Take `passes` x `minibatches` optimiser steps on the batch; return `policy/*` and `value/*` metrics."""
+        """Take `passes` x `minibatches` optimiser steps on the batch; return `policy/*` and `value/*` metrics.
+
+        `values_BT` replaces the values recorded while sampling; `critic=False` leaves the critic as it is
+        (it learns elsewhere).
+        """
         algorithm = self.algorithm
+        critic = critic and self.has_critic
         returns = compute_returns(batch, algorithm, values_BT=values_BT)
         if algorithm.normalize_advantages and algorithm.name != "grpo":  # grpo has its own scale in each group
             scale = self.scale.update(returns.advantages_BT, returns.weights_BT)
             returns = returns._replace(advantages_BT=returns.advantages_BT / scale)
-        warmup = min(1.0, step / max(1, algorithm.warmup_steps))
-        rates = {"policy": warmup * algorithm.learning_rate, "value": warmup * algorithm.critic_learning_rate}
+        warmup = self.warmup(step)
+        rates = {"policy": warmup * algorithm.learning_rate}
+        if critic:
+            rates["value"] = warmup * algorithm.critic_learning_rate
         totals = _Totals()
         for pass_index in range(algorithm.passes):
             for minibatch, rows in enumerate(self._minibatches(batch, seed, (step, pass_index))):
                 tokens = float(batch.length_B[rows].sum())
                 for micro in self._microbatches(batch, rows):
                     untouched = pass_index == 0 and minibatch == 0
-                    self._accumulate(batch, returns, micro, tokens, reference_BT, totals, untouched)
-                norms = self.optimizer.step(rates if self.has_critic else {"policy": rates["policy"]})
-                totals.norms.append(norms)
-        return totals.metrics(self.has_critic)
+                    self._accumulate(batch, returns, micro, tokens, reference_BT, totals, critic, untouched)
+                totals.norms.append(self.optimizer.step(rates))
+        return totals.metrics(critic)
+
+    def warmup(self, step: int) -> float:
+        """Return the factor on both learning rates at a step, rising linearly to 1."""
+        return min(1.0, step / max(1, self.algorithm.warmup_steps))
 
     def imitate(self, sequences: Sequence[TokenSequence], *, learning_rate: float) -> float:
         """Take one supervised step on demonstrations; return the mean negative log-likelihood per token."""
@@ -150,11 +190,12 @@ class Updater:
         tokens: float,
         reference_BT: Array | None,
         totals: _Totals,
+        critic: bool,
         untouched: bool,
     ) -> None:
         """Add one micro-batch's gradient; `untouched` says that the weights are still those that sampled."""
         flat = self._flat(batch, returns, rows, reference_BT)
-        evaluation = self._evaluate(batch, rows, policy=True, values=self.has_critic)
+        evaluation = self._evaluate(batch, rows, policy=True, values=critic)
         policy = ppo_loss(
             evaluation.logprobs_N,
             flat.behaviour_N,
@@ -171,10 +212,10 @@ class Updater:
             loss = loss + self.algorithm.kl_coefficient * k2_penalty(
                 evaluation.logprobs_N, flat.reference_N, normalizer=tokens
             )
-        if self.has_critic:
-            value_loss = self.actor_critic.value_loss(evaluation.value_logits, flat.targets_N, flat.weights_N)
-            loss = loss + value_loss * (float(flat.weights_N.sum()) / tokens)
-            totals.value_loss += value_loss.item() * len(flat.targets_N)
+        if critic:
+            value_loss = self._value_loss(evaluation, flat, tokens)
+            loss = loss + value_loss
+            totals.value_loss += value_loss.item() * tokens
         loss.backward()
         self.optimizer.accumulate()
         log_ratio = (evaluation.logprobs_N.detach() - flat.behaviour_N).double().cpu()
@@ -187,7 +228,12 @@ class Updater:
         if untouched:
             totals.sampler_differences.append(log_ratio.abs().numpy())
 
-    def _evaluate(self, batch: Batch, rows: Sequence[int], *, policy: bool, values: bool) -> Any:
+    def _value_loss(self, evaluation: Evaluation, flat: FlatTargets, tokens: float) -> Tensor:
+        """The head's weighted mean, turned into a sum divided by the minibatch's tokens."""
+        mean = self.actor_critic.value_loss(evaluation.value_logits, flat.targets_N, flat.weights_N)
+        return mean * (float(flat.weights_N.sum()) / tokens)
+
+    def _evaluate(self, batch: Batch, rows: Sequence[int], *, policy: bool, values: bool) -> Evaluation:
         sequences = [batch.sequences[row] for row in rows]
         return self.actor_critic.evaluate(sequences, temperature=self.temperature, policy=policy, values=values)
 
