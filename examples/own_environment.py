@@ -31,7 +31,7 @@ def main(runs_folder: str = "runs") -> foretaste.Checkpoint:
         model=foretaste.ModelConfig(name="nano"),
         env=foretaste.EnvConfig(id="parity", examples=0),
         sampling=foretaste.SamplingConfig(max_new_tokens=8),
-        imitate=foretaste.ImitateConfig(episodes=64, learning_rate=1e-3),
+        imitate=foretaste.ImitateConfig(episodes=160, learning_rate=3e-3),
         held_out=foretaste.HeldOutConfig(items=50),
         steps=3,
         episodes_per_step=32,
