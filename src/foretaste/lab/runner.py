@@ -42,10 +42,8 @@ def run_study(
     with Ledger.open(folder) as ledger:
         registration = register(ledger, study, mode)
         todo = study.plan(mode).jobs()
-        known = job_records(ledger)
-        missing = [job for job in todo if _find(known, job, any_code) is None]
         made: set[str] = set()
-        ledger.append(registration.run, "status", {"status": "started", "jobs": len(todo), "missing": len(missing)})
+        ledger.append(registration.run, "status", {"status": "started", "jobs": len(todo)})
         anytime = all(one.stopping == "anytime" for one in study.expectations if one.required)
 
         def enough() -> bool:
@@ -55,13 +53,16 @@ def run_study(
             return _judged(study, mode, results, whole_seeds=True)[0] is not Decision.UNDECIDED
 
         try:
-            do_jobs(
-                missing,
-                folder,
+            run_jobs(
+                ledger,
                 registration.run,
+                todo,
+                folder,
                 workers=workers,
-                watcher=_Recorder(watcher, made),
+                watcher=watcher,
                 enough=enough,
+                any_code=any_code,
+                made=made,
             )
         except KeyboardInterrupt:
             ledger.append(registration.run, "status", {"status": "interrupted"})
@@ -71,6 +72,25 @@ def run_study(
         ledger.append(registration.run, "verdict", verdict.to_json())
         ledger.append(registration.run, "status", {"status": "finished"})
         return verdict
+
+
+def run_jobs(
+    ledger: Ledger,
+    run: str,
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    made: set[str],
+    workers: int | None = None,
+    watcher: Watcher | None = None,
+    enough: Callable[[], bool] = lambda: False,
+    any_code: bool = False,
+) -> None:
+    """Do the jobs that have no result yet, for the study or sweep `run`; add the keys of those that ended to `made`."""
+    known = job_records(ledger)
+    missing = [job for job in jobs if _find(known, job, any_code) is None]
+    recorder = _Recorder(watcher, made, ledger, run)
+    do_jobs(missing, folder, run, workers=workers or cores(), watcher=recorder, enough=enough)
 
 
 def judge_study(
@@ -216,10 +236,10 @@ def _first_line(text: str | None) -> str:
 
 
 class _Recorder:
-    """Pass on what happens to a watcher, and keep the keys of the jobs that ended."""
+    """Pass on what happens to a watcher, keep the keys of the jobs that ended, and write down a worker's death."""
 
-    def __init__(self, watcher: Watcher | None, made: set[str]) -> None:
-        self._watcher, self._made = watcher, made
+    def __init__(self, watcher: Watcher | None, made: set[str], ledger: Ledger, run: str) -> None:
+        self._watcher, self._made, self._ledger, self._run = watcher, made, ledger, run
 
     def started(self, job: Job) -> None:
         if self._watcher:
@@ -230,7 +250,10 @@ class _Recorder:
             self._watcher.moved(job, share, text)
 
     def ended(self, job: Job, payload: dict[str, Any]) -> None:
-        if "key" in payload:
-            self._made.add(str(payload["key"]))
+        if "key" not in payload:  # the worker did not live to write it
+            about = {"key": job.key, "config_key": job.config_key, "arm": job.arm, "seed": job.seed}
+            payload = {**about, **payload}
+            self._ledger.append(self._run, "job", payload)
+        self._made.add(str(payload["key"]))
         if self._watcher:
             self._watcher.ended(job, payload)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,16 +209,23 @@ def _solve_loss(data: Array, start: Array, delta: float) -> tuple[float, Array]:
         return np.stack([np.full_like(log_N, e), A - a * (log_N - centre_N), B - b * (log_D - centre_D)])
 
     def residuals(x: Array) -> Array:
-        return (logsumexp(terms(x), axis=0) - log_L) / delta
+        return (np.asarray(logsumexp(terms(x), axis=0)) - log_L) / delta
 
     def slopes(x: Array) -> Array:
         parts = terms(x)
-        w_e, w_A, w_B = np.exp(parts - logsumexp(parts, axis=0))
+        w_e, w_A, w_B = np.exp(parts - np.asarray(logsumexp(parts, axis=0)))
         return np.stack([w_e, w_A, -w_A * (log_N - centre_N), w_B, -w_B * (log_D - centre_D)], axis=1) / delta
 
     bounds = ([-60.0, -60.0, 0.0, -60.0, 0.0], [60.0, 60.0, 5.0, 60.0, 5.0])
     solved: Any = least_squares(
-        residuals, start - shift, jac=slopes, bounds=bounds, loss="huber", f_scale=1.0, max_nfev=400, ftol=1e-10
+        residuals,
+        start - shift,
+        jac=cast(Any, slopes),
+        bounds=bounds,
+        loss="huber",
+        f_scale=1.0,
+        max_nfev=400,
+        ftol=1e-10,
     )
     x = solved.x + np.array([0.0, solved.x[2] * centre_N, 0.0, solved.x[4] * centre_D, 0.0])
     return float(solved.cost), x
@@ -321,7 +328,7 @@ def _solve_curve(data: Array, start: float | None, ceiling: float, starts: Seque
     for guess in starts:
         share = (guess[1] - guess[0]) / max(ceiling - guess[0], 1e-9)
         x = np.clip(np.array([guess[0], share, np.log(guess[2]), np.log(guess[3])]), lows, highs)
-        solved: Any = least_squares(residuals, x, jac=slopes, bounds=(lows, highs), max_nfev=200)
+        solved: Any = least_squares(residuals, x, jac=cast(Any, slopes), bounds=(lows, highs), max_nfev=200)
         if best is None or solved.cost < best[0]:
             best = float(solved.cost), unpack(solved.x)
     assert best is not None

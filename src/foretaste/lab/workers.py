@@ -111,7 +111,7 @@ def _start(folder: Path, study_run: str) -> _Worker:
     with _environment(ONE_THREAD):
         process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, cast(Connection, ours))
 
 
 def _work(pipe: Connection, folder: Path, study_run: str) -> None:

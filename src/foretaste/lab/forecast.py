@@ -1,0 +1,185 @@
+"""What would more compute buy? Fit a law of scale to runs in the ledger, forecast, and check the forecast.
+
+Reinforcement learning runs give their held-out learning curves, fitted by R(C). Supervised runs with a record of kind
+`supervised` {"parameters", "tokens", "loss"} are fitted by L(N, D). The largest run is held out of a first fit, which
+must predict it; the fit that is reported then uses all. The mathematics: `scaling.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from foretaste.errors import RunError
+from foretaste.lab.curves import curve_of
+from foretaste.lab.scaling import CurvePoint, Fit, Forecast, LossPoint, check_forecast, fit_curve, fit_loss
+from foretaste.ledger import Ledger
+
+Unit = Literal["tokens", "episodes"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A fit with its forecasts, as printed and as JSON."""
+
+    law: str
+    runs: tuple[str, ...]
+    points: int
+    parameters: dict[str, Forecast]
+    largest: tuple[float, ...]
+    """The most compute seen: (C,), or (N, D)."""
+    forecasts: dict[str, Forecast]
+    """The law's value at the largest compute ("1x"), at twice and at ten times that."""
+    gain_per_double: float
+    """What doubling the largest compute would add, in the unit of the measurement."""
+    held_out: dict[str, Any] | None
+    """The run left out of the first fit: forecast, measured, whether inside; None if there was nothing to leave out."""
+    bootstrap: str
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; forecasts as {"value", "low", "high", "level"}."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Forecast):
+                return value._asdict()
+            if isinstance(value, dict):
+                return {name: plain(item) for name, item in value.items()}
+            return list(value) if isinstance(value, tuple) else value
+
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def forecast_runs(ledger: Ledger, names: Sequence[str], *, unit: Unit = "tokens", refits: int = 300) -> Report:
+    """Fit the runs named (a study's or sweep's id stands for all its training runs) and forecast.
+
+    Raises: RunError if they hold too little for a fit; LedgerError for unknown runs.
+    """
+    runs = _training_runs(ledger, names)
+    supervised = {run: records[-1].payload for run in runs if (records := ledger.records(run, "supervised"))}
+    if supervised and len(supervised) < len(runs):
+        missing = next(run for run in runs if run not in supervised)
+        raise RunError(f"Run {missing} has no record of a supervised loss, the others have: fit the two kinds apart")
+    try:
+        return _loss_report(supervised, refits) if supervised else _curve_report(ledger, runs, unit, refits)
+    except ValueError as error:
+        raise RunError(
+            f"No fit from {len(runs)} run(s): {error}. More or longer runs, or more points of the learning curve "
+            "(held_out.every), give more to fit"
+        ) from error
+
+
+def _curve_report(ledger: Ledger, runs: Sequence[str], unit: Unit, refits: int) -> Report:
+    points: list[CurvePoint] = []
+    starts: list[tuple[float, int]] = []
+    for run in runs:
+        for measured in curve_of(ledger, run):
+            amount = float(getattr(measured, unit))
+            if amount > 0:
+                points.append(CurvePoint(run, amount, measured.success))
+            else:
+                starts.append((measured.success, measured.n))
+    if not points:
+        raise RunError(f"None of the runs {', '.join(runs)} measured anything after training began")
+    start = sum(s * n for s, n in starts) / sum(n for _, n in starts) if starts else None
+    ends = {run: max(point.compute for point in points if point.run == run) for run in runs if _has(points, run)}
+    largest_run = max(ends, key=lambda run: ends[run])
+    largest = ends[largest_run]
+    notes: list[str] = []
+    if len(ends) > 1:
+        rest = [point for point in points if point.run != largest_run]
+        unseen = [max((p for p in points if p.run == largest_run), key=lambda p: p.compute)]
+        if largest < 2 * max(point.compute for point in rest):
+            notes.append(
+                "the held-out run is less than twice as large as the others: its check is of fit, not of foresight"
+            )
+    else:
+        rest = [point for point in points if point.compute <= largest / 2]
+        unseen = [max(points, key=lambda point: point.compute)]
+        notes.append("one run alone: how runs differ is not in the intervals; its last half was held out for the check")
+    held_out = _checked(rest, unseen[0], start, refits, notes)
+    fit = fit_curve(points, start=start, refits=refits)
+    if fit.interval("A").high > 0.99 and fit.interval("A").low < 0.5:
+        notes.append("the ceiling A is hardly determined: the curves have not begun to level off")
+    law = f"R(C) = R0 + (A - R0) / (1 + (C_mid / C)^B), C = sampled {unit}"
+    return _report(law, fit, tuple(ends), (largest,), ((2 * largest,), (10 * largest,)), held_out, notes)
+
+
+def _loss_report(supervised: dict[str, dict[str, Any]], refits: int) -> Report:
+    points = {
+        run: LossPoint(float(p["parameters"]), float(p["tokens"]), float(p["loss"])) for run, p in supervised.items()
+    }
+    largest_run = max(points, key=lambda run: points[run].parameters * points[run].tokens)
+    largest = points[largest_run]
+    notes: list[str] = []
+    held_out = None
+    try:
+        first = fit_loss([point for run, point in points.items() if run != largest_run], refits=refits)
+    except ValueError as error:
+        notes.append(f"the forecast could not be checked: {error}")
+    else:
+        check = check_forecast(first, [((largest.parameters, largest.tokens), largest.loss)])[0]
+        held_out = {"run": largest_run, **check._asdict()}
+    fit = fit_loss(list(points.values()), refits=refits)
+    # Compute is about 6 N D; it grows best by about the same factor in both (2203.15556).
+    more = tuple((largest.parameters * k**0.5, largest.tokens * k**0.5) for k in (2, 10))
+    law = "L(N, D) = E + A / N^a + B / D^b"
+    return _report(law, fit, tuple(points), (largest.parameters, largest.tokens), more, held_out, notes)
+
+
+def _report(
+    law: str,
+    fit: Fit,
+    runs: tuple[str, ...],
+    largest: tuple[float, ...],
+    more: tuple[tuple[float, ...], tuple[float, ...]],
+    held_out: dict[str, Any] | None,
+    notes: Sequence[str],
+) -> Report:
+    now, double, tenfold = fit.at(*largest), fit.at(*more[0]), fit.at(*more[1])
+    return Report(
+        law=law,
+        runs=runs,
+        points=fit.n_points,
+        parameters={name: fit.interval(name) for name in fit.names},
+        largest=largest,
+        forecasts={"1x": now, "2x": double, "10x": tenfold},
+        gain_per_double=double.value - now.value,
+        held_out=held_out,
+        bootstrap=f"{len(fit.refits_KP)} refits, resampling {fit.resampled}",
+        notes=tuple(notes),
+    )
+
+
+def _checked(
+    rest: Sequence[CurvePoint], unseen: CurvePoint, start: float | None, refits: int, notes: list[str]
+) -> dict[str, Any] | None:
+    try:
+        fit = fit_curve(rest, start=start, refits=refits)
+    except ValueError as error:
+        notes.append(f"the forecast could not be checked: {error}")
+        return None
+    check = check_forecast(fit, [((unseen.compute,), unseen.value)])[0]
+    return {"run": unseen.run, **check._asdict()}
+
+
+def _has(points: Sequence[CurvePoint], run: str) -> bool:
+    return any(point.run == run for point in points)
+
+
+def _training_runs(ledger: Ledger, names: Sequence[str]) -> list[str]:
+    """Return ids of training runs in order, without doubles."""
+    found: list[str] = []
+    for name in names:
+        info = ledger.run(name)
+        if info.kind in ("study", "sweep"):
+            jobs = ledger.records(info.id, "job")
+            runs = [job.payload["result"].get("run") for job in jobs if job.payload["status"] == "finished"]
+            found += [run for run in runs if run]
+        else:
+            found.append(info.id)
+    if not found:
+        raise RunError(f"{', '.join(names)}: no training run to fit")
+    return list(dict.fromkeys(found))
