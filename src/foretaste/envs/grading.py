@@ -16,7 +16,7 @@ Grader = Callable[[str, str], float]
 """(reply, gold answer) -> score in [0, 1]."""
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _FRACTION = re.compile(r"[+-]?\d{1,50}/\d{1,50}", re.ASCII)
 _LONGEST_NUMBER = 60
 
@@ -47,7 +47,7 @@ def one_answer(reply: str) -> str | None:
 def number(text: str) -> Fraction | None:
     """Return the number that the whole text is (12, -3.5, 1,200, 2e3, 3/4; a final full stop is dropped), or None."""
     text = text.strip().removesuffix(".")
-    if not text or len(text) > _LONGEST_NUMBER or not any(letter.isdigit() for letter in text):
+    if not text or len(text) > _LONGEST_NUMBER:
         return None
     if _FRACTION.fullmatch(text):
         return None if int(text.partition("/")[2]) == 0 else Fraction(text)
