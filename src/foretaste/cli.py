@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("foretaste.commands.train", "train a model on an environment, from a recipe or from flags"),
     "report": Command("foretaste.commands.report", "write a run's report.html anew from the ledger"),
     "runs": Command("foretaste.commands.runs", "list the runs of a ledger"),
+    "lab": Command("foretaste.commands.lab", "run studies: a claim in, a verdict out; sweeps and laws of scale"),
     "models": Command("foretaste.commands.models", "list the models that are cached and that can be named"),
 }
 

@@ -6,8 +6,8 @@
 
 **Main path.** `study.py` (what a study is) -> `register.py` (the expectation enters the ledger) -> `runner.py` with
 `workers.py` and `jobs.py` (every arm with every seed, side by side, resumable) -> `results.py`, `curves.py`
-(figures) -> `verdict.py` with `sequences.py` (intervals, decision) -> `claims.py` (pages). Beside it: `sweep.py` (settings),
-`scaling.py` and `forecast.py` (laws of scale).
+(figures) -> `verdict.py` with `sequences.py` (intervals, decision) -> `claims.py` (pages). Beside it: `sweep.py`
+(settings), `scaling.py` and `forecast.py` (laws of scale).
 
 **To write a study**, add one file here and a row in `study.STUDIES`:
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from foretaste.errors import RunError
+from foretaste.lab.charts import Series, line_chart
 from foretaste.lab.curves import curve_of
 from foretaste.lab.scaling import CurvePoint, Fit, Forecast, LossPoint, check_forecast, fit_curve, fit_loss
 from foretaste.ledger import Ledger
@@ -71,6 +72,23 @@ def forecast_runs(ledger: Ledger, names: Sequence[str], *, unit: Unit = "tokens"
         ) from error
 
 
+def chart(ledger: Ledger, report: Report, *, unit: Unit = "tokens") -> str:
+    """Return the measured curves and the forecasts with their interval as SVG; the loss law has no such picture.
+
+    Raises: RunError for the loss law, which has two inputs.
+    """
+    if len(report.largest) != 1:
+        raise RunError("a fit of L(N, D) has two inputs and is not drawn; --json gives its figures")
+    measured = [[(float(getattr(p, unit)), p.success) for p in curve_of(ledger, run)] for run in report.runs]
+    factors = {"1x": 1.0, "2x": 2.0, "10x": 10.0}
+    ahead = [(report.largest[0] * factors[name], f.value, f.low, f.high) for name, f in report.forecasts.items()]
+    series = [
+        Series("measured", measured),
+        Series("forecast", [[(c, value) for c, value, _, _ in ahead]], band=[(c, lo, hi) for c, _, lo, hi in ahead]),
+    ]
+    return line_chart(series, title=report.law, x=f"sampled {unit}", y="held-out success", log_x=True, y_range=(0, 1))
+
+
 def _curve_report(ledger: Ledger, runs: Sequence[str], unit: Unit, refits: int) -> Report:
     points: list[CurvePoint] = []
     starts: list[tuple[float, int]] = []
@@ -124,9 +142,9 @@ def _loss_report(supervised: dict[str, dict[str, Any]], refits: int) -> Report:
         held_out = {"run": largest_run, **check._asdict()}
     fit = fit_loss(list(points.values()), refits=refits)
     # Compute is about 6 N D; it grows best by about the same factor in both (2203.15556).
-    more = tuple((largest.parameters * k**0.5, largest.tokens * k**0.5) for k in (2, 10))
+    double, tenfold = ((largest.parameters * k**0.5, largest.tokens * k**0.5) for k in (2, 10))
     law = "L(N, D) = E + A / N^a + B / D^b"
-    return _report(law, fit, tuple(points), (largest.parameters, largest.tokens), more, held_out, notes)
+    return _report(law, fit, tuple(points), (largest.parameters, largest.tokens), (double, tenfold), held_out, notes)
 
 
 def _report(

@@ -86,6 +86,12 @@ class Sweep:
     draw_seed: int = 0
     """Seed of random and Optuna's choices."""
 
+    @property
+    def jobs_expected(self) -> int:
+        """Training runs of the whole sweep, confirmation included."""
+        tries = math.prod(len(span.values) for span in self.space) if self.method == "grid" else self.trials
+        return (tries + 1) * len(self.seeds) + 2 * len(self.fresh_seeds)
+
 
 @dataclass(frozen=True)
 class Found:

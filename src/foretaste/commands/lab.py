@@ -1,0 +1,261 @@
+"""`foretaste lab`: studies, sweeps and laws of scale; each subcommand parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from foretaste.commands.arguments import parse
+from foretaste.config import TrainConfig
+from foretaste.errors import ConfigError, unknown
+
+LIST_EXAMPLES = "  foretaste lab list"
+RUN_EXAMPLES = """\
+  foretaste lab run smoke
+  foretaste lab run smoke --mode full --workers 2
+  foretaste lab run my_module:STUDY"""
+SHOW_EXAMPLES = """\
+  foretaste lab show smoke
+  foretaste lab show smoke --mode quick --json"""
+REGISTER_EXAMPLES = "  foretaste lab register smoke --mode full"
+ALL_EXAMPLES = "  foretaste lab all --mode quick"
+CLAIMS_EXAMPLES = "  foretaste lab claims"
+
+RESULTS = "results"
+"""Where verdicts are written by default."""
+
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("foretaste.commands.lab:list_studies", "the studies with their claims and verdicts"),
+    "run": ("foretaste.commands.lab:run_one", "run what is missing of a study and judge it"),
+    "show": ("foretaste.commands.lab:show", "print a study's verdict and its figures"),
+    "all": ("foretaste.commands.lab:run_all", "run every study, then write the claims page"),
+    "register": ("foretaste.commands.lab:register_one", "write a study's expectation into the ledger, run nothing"),
+    "claims": ("foretaste.commands.lab:claims", "write the claims page from the verdicts"),
+    "fit": ("foretaste.commands.lab_fit:run", "fit a law of scale to runs: what would more compute buy?"),
+    "sweep": ("foretaste.commands.lab_sweep:run", "try settings of a recipe at one budget; confirm the best"),
+}
+"""Each subcommand's function and one line of help."""
+
+Mode = Literal["quick", "full"]
+StudyName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+
+
+@dataclass(frozen=True)
+class ListArguments:
+    """List the studies, what each claims, and what came out."""
+
+    results: str = RESULTS
+    """Folder of the verdicts."""
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """Register what is expected, run what is missing, judge, and write the verdict.
+
+    A study that was interrupted goes on where it was; finished runs are reused.
+    """
+
+    study: StudyName
+    """Name of the study, or module:ATTRIBUTE of your own."""
+    mode: Mode = "quick"
+    """quick: under five minutes on two cores; full: what the claims page shows."""
+    workers: int | None = None
+    """Jobs that run side by side, each on one core; without it, as many as there are cores."""
+    any_code: bool = False
+    """Also reuse results that older code made; the verdict says so."""
+    results: str = RESULTS
+    """Folder to write the verdict to."""
+    runs_folder: str = TrainConfig().runs_folder
+    """Where runs and the ledger are."""
+
+
+@dataclass(frozen=True)
+class ShowArguments:
+    """Print a study's verdict, with its table."""
+
+    study: StudyName
+    """Name of the study."""
+    mode: Mode | None = None
+    """Without it the full verdict, else the quick one."""
+    json: bool = False
+    """Print the figures as JSON."""
+    results: str = RESULTS
+    """Folder of the verdicts."""
+
+
+@dataclass(frozen=True)
+class RegisterArguments:
+    """Write a study's expectation into the hash-chained ledger before its first run.
+
+    `foretaste lab run` does so too; this command lets you do it ahead, and shows what will be judged.
+    """
+
+    study: StudyName
+    """Name of the study, or module:ATTRIBUTE of your own."""
+    mode: Mode = "full"
+    """Which plan: its seeds and budget are part of what is registered."""
+    runs_folder: str = TrainConfig().runs_folder
+    """Where the ledger is."""
+
+
+@dataclass(frozen=True)
+class AllArguments:
+    """Run every study, then write the claims page; a study that cannot be judged is named, and the others go on."""
+
+    mode: Mode = "quick"
+    """quick: under five minutes each on two cores; full: what the claims page shows."""
+    workers: int | None = None
+    """Jobs that run side by side; without it, as many as there are cores."""
+    results: str = RESULTS
+    """Folder to write the verdicts to."""
+    page: str = "docs/claims.md"
+    """The claims page."""
+    runs_folder: str = TrainConfig().runs_folder
+    """Where runs and the ledger are."""
+
+
+@dataclass(frozen=True)
+class ClaimsArguments:
+    """Write the claims page, in Markdown and as index.html beside the verdicts."""
+
+    results: str = RESULTS
+    """Folder of the verdicts."""
+    page: str = "docs/claims.md"
+    """The claims page."""
+
+
+def run(arguments: list[str]) -> int:
+    """Call the subcommand that the first argument names."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in SUBCOMMANDS:
+        raise ConfigError(unknown("subcommand of lab", name, SUBCOMMANDS))
+    module, _, function = SUBCOMMANDS[name][0].partition(":")
+    return getattr(importlib.import_module(module), function)(rest) or 0
+
+
+def help_text() -> str:
+    """Return what `foretaste lab --help` prints."""
+    width = max(map(len, SUBCOMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {words}" for name, (_, words) in SUBCOMMANDS.items())
+    return (
+        "usage: foretaste lab SUBCOMMAND [OPTIONS]\n\nThe laboratory: a claim in, a verdict out.\n\n"
+        f"subcommands:\n{rows}\n\nforetaste lab SUBCOMMAND --help shows the options of each."
+    )
+
+
+def list_studies(arguments: list[str]) -> None:
+    """Print one row a study."""
+    given = parse(ListArguments, arguments, command="lab list", examples=LIST_EXAMPLES)
+    from rich.console import Console
+    from rich.table import Table
+
+    from foretaste.lab.claims import interval_text, read_verdict
+    from foretaste.lab.study import STUDIES, load
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("study", "claim", "verdict", "estimate"):
+        table.add_column(heading, overflow="fold")
+    for name in STUDIES:
+        study = load(name)
+        try:
+            verdict = read_verdict(name, Path(given.results))
+            row = (f"{verdict.decision} ({verdict.mode})", interval_text(verdict.headline))
+        except ConfigError:
+            row = ("not run", "")
+        table.add_row(name, study.claim, *row)
+    Console().print(table, markup=False)
+
+
+def run_one(arguments: list[str]) -> None:
+    """Run a study and print its verdict."""
+    given = parse(RunArguments, arguments, command="lab run", examples=RUN_EXAMPLES)
+    _run(given.study, given.mode, given.workers, given.any_code, Path(given.results), Path(given.runs_folder))
+
+
+def show(arguments: list[str]) -> None:
+    """Print a verdict."""
+    given = parse(ShowArguments, arguments, command="lab show", examples=SHOW_EXAMPLES)
+    from foretaste.lab.claims import page, read_verdict
+
+    verdict = read_verdict(given.study, Path(given.results), given.mode)
+    print(json.dumps(verdict.to_json(), indent=1) if given.json else page(verdict).rstrip())
+
+
+def register_one(arguments: list[str]) -> None:
+    """Register a study's expectation and print where it stands."""
+    given = parse(RegisterArguments, arguments, command="lab register", examples=REGISTER_EXAMPLES)
+    from foretaste.lab.register import register
+    from foretaste.lab.study import load
+    from foretaste.ledger import Ledger
+
+    study = load(given.study)
+    with Ledger.open(given.runs_folder) as ledger:
+        place = register(ledger, study, given.mode)
+    plan = study.plan(given.mode)
+    print(f"{'Registered' if place.new else 'Already registered'} {place.created}: {study.claim}")
+    for expectation in study.expectations:
+        print(f"  expected: {expectation.text}{'' if expectation.required else ' (secondary)'}")
+    rule = ", ".join(sorted({one.stopping for one in study.expectations}))
+    seeds = ", ".join(map(str, plan.seeds))
+    print(f"  seeds {seeds}; {plan.token_budget:,} tokens an arm; stopping: {rule}")
+    print(f"  expectation {place.key}, record {place.seq} of the ledger, run {place.run}")
+
+
+def run_all(arguments: list[str]) -> int:
+    """Run every study; exit code 1 if one of them could not be judged."""
+    given = parse(AllArguments, arguments, command="lab all", examples=ALL_EXAMPLES)
+    from foretaste.errors import ForetasteError
+    from foretaste.lab.claims import write_claims
+    from foretaste.lab.study import STUDIES
+
+    failed = []
+    for name in STUDIES:
+        try:
+            _run(name, given.mode, given.workers, False, Path(given.results), Path(given.runs_folder))
+        except ForetasteError as error:
+            print(f"{name}: {error}")
+            failed.append(name)
+    print(write_claims(Path(given.results), Path(given.page)))
+    if failed:
+        print(f"Not judged: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def claims(arguments: list[str]) -> None:
+    """Write the claims page and print its path."""
+    given = parse(ClaimsArguments, arguments, command="lab claims", examples=CLAIMS_EXAMPLES)
+    from foretaste.lab.claims import write_claims
+
+    print(write_claims(Path(given.results), Path(given.page)))
+
+
+def _run(name: str, mode: Mode, workers: int | None, any_code: bool, results: Path, folder: Path) -> None:
+    from foretaste.lab.claims import interval_text, write_verdict
+    from foretaste.lab.display import JobDisplay
+    from foretaste.lab.runner import run_study
+    from foretaste.lab.study import load
+
+    _check_workers(workers)
+    study = load(name)
+    plan = study.plan(mode)
+    print(f"{study.name} ({mode}, about {plan.minutes:g} minutes on two cores): {study.claim}", flush=True)
+    with JobDisplay(study.name, len(plan.jobs())) as display:
+        verdict = run_study(study, mode, folder, workers=workers, watcher=display, any_code=any_code)
+    page = write_verdict(verdict, results)
+    print(f"{verdict.decision.value.upper()}: {verdict.headline.expectation}: {interval_text(verdict.headline)}")
+    for note in verdict.notes:
+        print(f"Note: {note}")
+    print(page)
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers = {workers} cannot be used; accepted: 1 or more")
