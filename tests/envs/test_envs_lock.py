@@ -84,6 +84,13 @@ def test_a_mistake_shows_on_the_turn_its_visibility_names(visibility: str, delay
         assert info["success"] == 0.0
 
 
+def test_a_second_mistake_does_not_hide_the_first() -> None:
+    lock = Lock(horizon=10, choices=2, critical=10, visibility="late")
+    lock.reset(seed=seed_for("train", 0))
+    shown = [lock.step("nonsense")[0] for _ in range(10)]
+    assert ["Jammed" in observation for observation in shown] == [False] * 2 + [True] * 7 + [False]
+
+
 def test_a_silent_mistake_shows_only_as_the_outcome() -> None:
     lock = Lock(level=2, visibility="silent")
     for index in range(10):
@@ -141,7 +148,7 @@ def test_worked_examples_give_no_rule_away() -> None:
     assert not set(CUES) & set(EXAMPLE_CUES)
     lock = Lock(level=4)
     for example in lock.worked_examples(3, 4):
-        assert example[0][0].startswith("Words: red blue green gold. Turn 1 of 80.")
+        assert example[0][0].startswith("Words: red blue green gold. Turns: 80. Turn 1. Cue")
         assert all(cue not in observation.split() for cue in CUES for observation, _ in example)
         assert all(action in RESPONSES[:4] for _, action in example)
 

@@ -156,7 +156,7 @@ class Lock(TextEnv):
         self.ruined_at: int | None = None
         self._uniform = random.Random(f"lock-uniform:{self.seed}")
         words = " ".join(RESPONSES[: chain.choices])
-        return f"Words: {words}. {self._observation(0)}", self._info(0)
+        return f"Words: {words}. Turns: {chain.horizon}. {self._observation(0)}", self._info(0)
 
     def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
         """Take an answer; case and surrounding punctuation do not matter."""
@@ -200,8 +200,8 @@ class Lock(TextEnv):
         for index in range(count):
             draw = random.Random(seed_for("example", index))
             cues = draw.sample(EXAMPLE_CUES, min(_EXAMPLE_TURNS, chain.horizon))
-            shown = [_line(turn, chain.horizon, cue, jammed=False) for turn, cue in enumerate(cues)]
-            shown[0] = f"Words: {' '.join(words)}. {shown[0]}"
+            shown = [_line(turn, cue, jammed=False) for turn, cue in enumerate(cues)]
+            shown[0] = f"Words: {' '.join(words)}. Turns: {chain.horizon}. {shown[0]}"
             played.append([(observation, draw.choice(words)) for observation in shown])
         return played
 
@@ -213,7 +213,7 @@ class Lock(TextEnv):
         return turn - self.ruined_at >= (1 if visibility == "at once" else self.delay)
 
     def _observation(self, turn: int) -> str:
-        return _line(turn, self.chain.horizon, self.sequence[turn], jammed=self._shows(turn))
+        return _line(turn, self.sequence[turn], jammed=self._shows(turn))
 
     def _info(self, turn: int) -> dict[str, Any]:
         left = sum(cue in self.table.accepted for cue in self.sequence[turn:])
@@ -258,5 +258,5 @@ def draw_table(seed: int, choices: int, accepted: int, cues: int) -> Table:
     return Table({cue: frozenset(draw.sample(words, accepted)) for cue in chosen[:cues]}, tuple(chosen[cues:]))
 
 
-def _line(turn: int, horizon: int, cue: str, *, jammed: bool) -> str:
-    return f"Turn {turn + 1} of {horizon}. {'Jammed. ' if jammed else ''}Cue {cue}."
+def _line(turn: int, cue: str, *, jammed: bool) -> str:
+    return f"Turn {turn + 1}. {'Jammed. ' if jammed else ''}Cue {cue}."

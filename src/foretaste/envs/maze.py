@@ -47,6 +47,8 @@ class Maze(TextEnv):
     | 5 | 12 x 9 | 28 to 48 | 96 |
     | 6 | 26 x 24 | 80 to 96 | 160 |
 
+    A level-6 conversation has about 33 tokens a turn with nano: give it a `max_context` of 6144 or more.
+
     Difficulty: one reward at the end of a long walk, three errands in order, and detours round walls
     that must be remembered. Training, practice and sealed mazes are never the same maze.
     `privileged`: the next step of a shortest path and how many turns it takes.
