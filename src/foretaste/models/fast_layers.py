@@ -38,7 +38,8 @@ class Matrix:
 
     def __init__(self, layers: Sequence[Any]) -> None:
         """Copy the weights (LoRA adapters added in)."""
-        weights, biases = zip(*(_dense(layer) for layer in layers), strict=True)
+        dense = [_dense(layer) for layer in layers]
+        weights, biases = [weight for weight, _ in dense], [bias for _, bias in dense]
         self.weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         zeros = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
         self.bias = torch.cat(zeros) if any(bias is not None for bias in biases) else None

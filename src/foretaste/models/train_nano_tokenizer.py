@@ -15,7 +15,12 @@ from foretaste.models.nano import SPECIAL_TOKENS, TOKENIZER_FILE
 
 VOCABULARY = 1024
 
-ACTIONS = ["north", "south", "east", "west", "take", "open", "wait", "look", "key", "door", "yes", "no", "higher", "lower", "correct", "left", "right", "up", "down", "go", "stop", "push", "pull", "press", "red", "green", "blue", "billing", "shipping", "returns", "technical", "sales", "account", "refund", "cancel", "lookup", "search", "reply", "escalate", "order", "set", "add", "swap", "delete", "insert", "replace", "line", "check", "pass", "fail", "true", "false", "null", "name", "item", "colour", "color", "quantity", "date", "customer", "status", "unlock", "use", "move", "answer", "value"]
+ACTIONS = (
+    "north south east west take open wait look key door yes no higher lower correct left right up down go stop push",
+    "pull press red green blue billing shipping returns technical sales account refund cancel lookup search reply",
+    "escalate order set add swap delete insert replace line check pass fail true false null name item colour color",
+    "quantity date customer status unlock use move answer value",
+)
 SENTENCES = (
     "You are in a room. Exits: north, east. You see a key. The door is locked. The key is 3 north and 2 west of you.",
     "Guess a whole number from 1 to 20. Too low. Too high. Try again. You have 4 tries left. Correct, well done.",
@@ -32,10 +37,11 @@ SENTENCES = (
 def lines(extra: list[Path]) -> Iterator[str]:
     """Yield the training text, deterministically."""
     draw = random.Random(0)
+    words = " ".join(ACTIONS).split()
     for _ in range(60):
-        yield from ACTIONS
-        yield " ".join(draw.sample(ACTIONS, 12))
-        yield ", ".join(draw.sample(ACTIONS, 6))
+        yield from words
+        yield " ".join(draw.sample(words, 12))
+        yield ", ".join(draw.sample(words, 6))
     for _ in range(20):
         yield from SENTENCES
     for file in extra:
