@@ -31,6 +31,10 @@ _TURNS_CAP = 2000
 """An episode longer than this is taken as one that never ends."""
 
 
+class _Endless(Exception):
+    """An episode did not end; checks that play to the end would not either."""
+
+
 class _Step(NamedTuple):
     observation: Any
     reward: Any
@@ -50,6 +54,8 @@ def check_env(env: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any]
         try:
             found = check(made)
             faults += [fault for fault in found if fault not in faults]
+        except _Endless as error:
+            return [*faults, str(error)]
         except EnvError as error:
             faults.append(str(error))
         except Exception as error:
@@ -125,8 +131,7 @@ def _any_text(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
             if faults:
                 return
             if len(played) > min(max_turns_of(env), _TURNS_CAP):
-                yield f"an episode goes on after max_turns ({max_turns_of(env)}); truncate it there"
-                return
+                raise _Endless(f"an episode goes on after max_turns ({max_turns_of(env)}); truncate it there")
         yield from _end_faults(env, played[-1])
     if len(checks_lengths) > 1:
         yield f"info['checks'] changes its length ({sorted(checks_lengths)}); it must be constant"
