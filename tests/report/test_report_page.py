@@ -192,6 +192,15 @@ def test_abandoned_steps_are_not_shown(own: Ledger) -> None:
     assert data.resumes == (1,)
 
 
+def test_tokens_of_value_pretraining_are_counted(own: Ledger, tmp_path: Path) -> None:
+    run = own.start_run("train", "x", {})
+    own.append(run, "value_pretraining", {"train/sampled_tokens": 398.0}, step=0)
+    own.append(run, "metrics", {"train/sampled_tokens": 602.0}, step=1)
+    text = Elements(write_report(own, run, tmp_path)).text
+    assert "Sampled tokens 1,000" in text
+    assert "value pretraining 398 40%" in text
+
+
 def test_newer_records_are_refused(own: Ledger, tmp_path: Path) -> None:
     run = own.start_run("train", "x", {})
     own.append(run, "episode", {"version": 99})

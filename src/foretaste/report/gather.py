@@ -56,6 +56,8 @@ class RunData:
     checkpoint: dict[str, Any] | None
     summary: dict[str, Any]
     resumes: tuple[int, ...] = field(default=())
+    pretraining: dict[str, Any] = field(default_factory=dict)
+    """What fitting the critic before the first step used and reached."""
 
     @property
     def before(self) -> HeldOut | None:
@@ -115,6 +117,7 @@ def gather(ledger: Ledger, run: str) -> RunData:
     metrics, not_finite = _metrics(by_kind.get("metrics", []))
     steps = sorted({record.step for record in by_kind.get("metrics", []) if record.step is not None})
     last_step = steps[-1] if steps else 0
+    pretraining = by_kind.get("value_pretraining", [])
     checkpoints, summaries = by_kind.get("checkpoint", []), by_kind.get("summary", [])
     return RunData(
         info=info,
@@ -128,6 +131,7 @@ def gather(ledger: Ledger, run: str) -> RunData:
         statuses=tuple({"created": record.created, **record.payload} for record in by_kind.get("status", [])),
         checkpoint=checkpoints[-1].payload if checkpoints else None,
         summary=summaries[-1].payload if summaries else {},
+        pretraining=pretraining[-1].payload if pretraining else {},
         resumes=tuple(int(record.payload.get("from_step", 0)) for record in by_kind.get("resume", [])),
     )
 

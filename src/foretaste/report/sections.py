@@ -22,6 +22,8 @@ DIAGNOSTICS: tuple[tuple[str, str, str], ...] = (
     ("policy/kl", "KL to the initial policy", "How far the policy has moved."),
     ("policy/gradient_norm", "Policy gradient norm", "Before clipping."),
     ("value/gradient_norm", "Critic gradient norm", "Before clipping."),
+    ("policy/sampler_difference_max", "Sampler and trainer, largest", "Difference of their log-probabilities; near 0."),
+    ("policy/sampler_difference_p999", "Sampler and trainer, 99.9%", "The same without the most extreme tokens."),
     ("train/reward", "Mean reward", "Of training episodes."),
     ("train/truncated", "Truncated", "Episodes cut by a limit."),
     ("train/errors", "Errors", "Episodes left out because the environment or grader failed."),
@@ -174,6 +176,9 @@ def spending(data: RunData) -> list[dict[str, Any]]:
         ("training episodes", data.total("train/sampled_tokens")),
         ("held-out items", sum(held_out) if held_out else None),
     ]
+    before_training = words.number(data.pretraining.get("train/sampled_tokens"))
+    if before_training is not None:
+        tokens.append(("value pretraining", before_training))
     return [_bar("Seconds", seconds, words.duration), _bar("Sampled tokens", tokens, words.count)]
 
 
