@@ -30,6 +30,7 @@ def main(runs_folder: str = "runs") -> foretaste.Checkpoint:
         model=foretaste.ModelConfig(name="nano"),
         env=foretaste.EnvConfig(id=f"dataset:{questions}", examples=1),
         sampling=foretaste.SamplingConfig(max_new_tokens=8),
+        algorithm=foretaste.AlgorithmConfig(value_pretraining_episodes=16),
         held_out=foretaste.HeldOutConfig(items=20),
         steps=2,
         episodes_per_step=16,
