@@ -19,7 +19,6 @@ from pathlib import Path
 from foretaste.envs.seeds import Split, seed_for
 from foretaste.errors import ConfigError, LedgerError
 from foretaste.ledger import Ledger
-from foretaste.rl.replay import read_episodes
 
 _SECRET = re.compile(r"[0-9a-f]{64}")
 
@@ -91,6 +90,8 @@ def trained_on(ledger: Ledger, runs_folder: str | Path, runs: Iterable[str] | No
     Args:
         runs: ids of runs; None takes all training runs of the ledger.
     """
+    from foretaste.rl.replay import read_episodes  # imports torch, which nothing else here needs
+
     ids = [info.id for info in ledger.runs("train")] if runs is None else list(runs)
     texts: set[str] = set()
     for run in ids:
