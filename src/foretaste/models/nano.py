@@ -1,7 +1,7 @@
 """`nano`: a small randomly initialised Llama decoder with a tiny tokenizer, for tests and quick studies.
 
 It runs through the same code as a downloaded model. Its tokenizer (byte-level BPE, any text can be
-written) ships with the package; `train_nano_tokenizer.py` beside this file made it.
+written) ships with the package; `tools/train_nano_tokenizer.py` made it.
 """
 
 from __future__ import annotations

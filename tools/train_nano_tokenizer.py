@@ -1,16 +1,18 @@
-"""Make `nano_tokenizer.json`: `python -m foretaste.models.train_nano_tokenizer [TEXT_FILE ...]`.
+"""Make nano's tokenizer: `python tools/train_nano_tokenizer.py` writes `src/foretaste/models/nano_tokenizer.json`.
 
-Byte-level BPE over text in the style of the environments. Text files given as arguments (for example
-rendered oracle episodes, one message a line) are added to the built-in sentences. Same input, same file.
+Byte-level BPE over oracle episodes of every environment, and sentences in their style. Same code, same file.
+It is a tool beside the package, since models know nothing of environments.
 """
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from foretaste.envs import registry
+from foretaste.envs.base import TextEnv, demonstrate
+from foretaste.envs.seeds import seed_for
+from foretaste.errors import EnvError
 from foretaste.models.nano import SPECIAL_TOKENS, TOKENIZER_FILE
 
 VOCABULARY = 1024
@@ -34,7 +36,25 @@ SENTENCES = (
 )
 
 
-def lines(extra: list[Path]) -> Iterator[str]:
+def episodes(per_level: int = 12) -> Iterator[str]:
+    """Yield instructions, observations and oracle actions of the package's own environments."""
+    for name in sorted(registry.names()):
+        if "/" in name or ":" in name:
+            continue
+        env = registry.make(name).unwrapped
+        if not isinstance(env, TextEnv):
+            continue
+        yield env.instructions
+        for level in env.levels:
+            for index in range(per_level):
+                try:
+                    played = demonstrate(env, seed_for("train", index), level=level, turns=12)
+                except EnvError:
+                    continue
+                yield from (text for pair in played for text in pair)
+
+
+def lines() -> Iterator[str]:
     """Yield the training text, deterministically."""
     draw = random.Random(0)
     words = " ".join(ACTIONS).split()
@@ -44,11 +64,10 @@ def lines(extra: list[Path]) -> Iterator[str]:
         yield ", ".join(draw.sample(words, 6))
     for _ in range(20):
         yield from SENTENCES
-    for file in extra:
-        yield from file.read_text(encoding="utf-8").splitlines()
+    yield from episodes()
 
 
-def main(extra: list[Path]) -> None:
+def main() -> None:
     """Train and write the tokenizer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -67,10 +86,10 @@ def main(extra: list[Path]) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # pyright: ignore[reportCallIssue]
         show_progress=False,  # pyright: ignore[reportCallIssue]
     )
-    tokenizer.train_from_iterator(lines(extra), trainer)
+    tokenizer.train_from_iterator(lines(), trainer)
     tokenizer.save(str(TOKENIZER_FILE), pretty=False)
     print(f"{TOKENIZER_FILE}: {tokenizer.get_vocab_size()} tokens")
 
 
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:]])
+    main()
