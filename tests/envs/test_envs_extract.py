@@ -121,6 +121,19 @@ def test_first_levels_are_short_and_items_hardly_repeat():
     assert len(set(messages)) > 1990
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_messages_use_the_words_and_sentences_of_their_own_split(split):
+    env = make("extract", level=1)
+    voice = PLAIN[split]
+    starts = {frame.split("{")[0] for frame in (*voice.greetings, *voice.names, *voice.orders, *voice.joint)}
+    for seed in items_of(split, 100):
+        message, _ = env.reset(seed=seed)
+        gold = json.loads(env.oracle())
+        assert gold["name"] in BANKS[split].names
+        assert gold["item"] in BANKS[split].items
+        assert message.startswith((*(start for start in starts if start), gold["name"]))
+
+
 def test_levels_hold_what_they_say():
     def golds(level):
         env = make("extract", level=level)

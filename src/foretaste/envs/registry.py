@@ -63,14 +63,14 @@ def make(id: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any], *, l
         if name in BUILT_IN or name in _registered:
             return _own(name, level)
     if prefix == "reasoning":
-        return _with_spec(_load(_PARAMETRIC["reasoning"])(rest, level=level), "reasoning", family=rest)
+        return _with_spec(load_object(_PARAMETRIC["reasoning"])(rest, level=level), "reasoning", family=rest)
     if id.startswith("dataset:"):
         path = id.removeprefix("dataset:")
-        return _with_spec(_load(_PARAMETRIC["dataset"])(path, level=level), "dataset", path=path)
+        return _with_spec(load_object(_PARAMETRIC["dataset"])(path, level=level), "dataset", path=path)
     if id in gymnasium.registry:
         return _ready(gymnasium.make(id, disable_env_checker=True), level, id)
     if ":" in id:
-        return _ready(_build(_load(id), level, id), level, id)
+        return _ready(_build(load_object(id), level, id), level, id)
     raise ConfigError(unknown("env", id, [*names(), *_known_by_prefix(id)], see="foretaste envs"))
 
 
@@ -81,7 +81,7 @@ def names() -> list[str]:
 
 def families() -> list[str]:
     """Return the ids of all reasoning-gym families, `reasoning/<family>` (imports reasoning-gym: seconds)."""
-    return [f"reasoning/{name}" for name in _load("foretaste.envs.reasoning:families")()]
+    return [f"reasoning/{name}" for name in load_object("foretaste.envs.reasoning:families")()]
 
 
 def register_env(cls: EnvClass) -> EnvClass:
@@ -133,7 +133,7 @@ def max_turns_of(env: gymnasium.Env[Any, Any]) -> int:
 
 
 def _own(name: str, level: int | None) -> TextEnv:
-    cls = _registered.get(name) or _load(BUILT_IN[name])
+    cls = _registered.get(name) or load_object(BUILT_IN[name])
     return _with_spec(cls(level=level), name)
 
 
@@ -145,27 +145,30 @@ def _with_spec(env: TextEnv, name: str, **arguments: Any) -> TextEnv:
     return env
 
 
-def _load(where: str) -> Any:
-    """Import `module:attribute`; the working folder is searched too."""
+def load_object(where: str, what: str = "") -> Any:
+    """Import `module:attribute`; the working folder is searched too. `what` says in errors who needs it.
+
+    Raises: EnvError naming what is missing, or what failed while importing.
+    """
     module_name, _, attribute = where.partition(":")
+    what = what or f"env {where!r}"
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise EnvError(
-                f"No module {module_name!r} for env {where!r}; it is looked for in the working folder "
+                f"No module {module_name!r} for {what}; it is looked for in the working folder "
                 f"({os.getcwd()}) and among the installed packages"
             ) from error
-        raise EnvError(f"Importing {module_name!r} for env {where!r} failed: {error}") from error
+        raise EnvError(f"Importing {module_name!r} for {what} failed: {error}") from error
     except Exception as error:
-        raise EnvError(
-            f"Importing {module_name!r} for env {where!r} failed: {type(error).__name__}: {error}"
-        ) from error
-    if not hasattr(module, attribute):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise EnvError(unknown(f"class in module {module_name!r}:", attribute, classes))
+        raise EnvError(f"Importing {module_name!r} for {what} failed: {type(error).__name__}: {error}") from error
+    if not attribute or not hasattr(module, attribute):
+        own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise EnvError(unknown(f"name in module {module_name!r} for {what}:", attribute, own))
     return getattr(module, attribute)
 
 
