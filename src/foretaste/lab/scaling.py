@@ -181,7 +181,7 @@ def _loss_starts(data: Array) -> list[Array]:
     middle_N, middle_D = np.log(data[:, 0]).mean(), np.log(data[:, 1]).mean()
     lowest, typical = data[:, 2].min(), float(np.median(data[:, 2]))
     starts = []
-    for share, a, b, split in itertools.product((0.2, 0.6, 0.9), (0.15, 0.4, 0.9), (0.15, 0.4, 0.9), (0.3, 0.7)):
+    for share, a, b, split in itertools.product((0.3, 0.6, 0.9), (0.2, 0.6), (0.2, 0.6), (0.3, 0.7)):
         rest = max(typical - share * lowest, 1e-3 * typical)
         starts.append(
             np.array(

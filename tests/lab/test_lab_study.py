@@ -1,0 +1,243 @@
+"""Studies end to end with work that takes no time: registration, running, resuming, failing, judging, pages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foretaste.config import TrainConfig, to_dict
+from foretaste.errors import ConfigError, LedgerError
+from foretaste.lab import claims
+from foretaste.lab.curves import Measured, area, curve_of, to_threshold
+from foretaste.lab.register import register
+from foretaste.lab.results import Outcome, Results
+from foretaste.lab.runner import run_study
+from foretaste.lab.sequences import Bounds, exactly
+from foretaste.lab.study import Arm, Expectation, Plan, Study, check_study, load
+from foretaste.lab.verdict import Decision, combined, from_json, judge
+from foretaste.ledger import Ledger
+
+WORK = '''
+import os, pathlib
+
+def figures(arguments, context):
+    """Success rises by the arm's gain and a little by seed; every call leaves a mark in the folder."""
+    seed, options = arguments["seed"], arguments["options"]
+    marks = pathlib.Path(context.folder) / "marks"
+    marks.mkdir(exist_ok=True)
+    with open(marks / f"{options['name']}-{seed}", "a") as file:
+        file.write("x")
+    context.report(0.5, "half")
+    if options.get("fail") == seed:
+        raise ValueError("this seed fails")
+    if options.get("die") == seed:
+        os._exit(3)
+    after = options["gain"] + 0.01 * (seed % 3)
+    curve = [[0, 0, 0.0, 50], [50, 5, after / 2, 50], [100, 10, after, 50]]
+    return {"success_before": 0.0, "success_after": after, "curve": curve, "used_budget": 1.0}
+'''
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with a quick job, which worker processes can import."""
+    (tmp_path / "quick_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "quick_work:figures"
+
+
+def study(work: str, *, size: float = 0.1, seeds: tuple[int, ...] = (1, 2, 3), **options: Any) -> Study:
+    arms = {
+        name: Arm(TrainConfig(), work, {"name": name, "gain": gain, **options})
+        for name, gain in (("new", 0.6), ("old", 0.3))
+    }
+    plan = Plan(arms, seeds, token_budget=100, minutes=0.1)
+    expectation = Expectation("success_after", "new", "old", size=size, stopping="fixed")
+    return Study("gain", "New gains more than old", "nobody", (expectation,), plan, plan)
+
+
+def calls(folder: Path) -> dict[str, int]:
+    return {file.name: len(file.read_text()) for file in sorted((folder / "marks").iterdir())}
+
+
+def test_a_study_runs_every_arm_and_seed_once_and_reuses_them(work: str, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    first = run_study(study(work), "quick", folder, workers=2)
+    assert first.decision is Decision.HELD
+    assert first.headline.estimate == pytest.approx(0.3)
+    assert [row["arm"] for row in first.rows] == ["new", "old"]
+    again = run_study(study(work), "quick", folder, workers=2)
+    assert calls(folder) == {f"{arm}-{seed}": 1 for arm in ("new", "old") for seed in (1, 2, 3)}
+    assert again.decision is Decision.HELD
+    with Ledger.open(folder) as ledger:
+        expectation = ledger.records(ledger.runs("study")[0].id, "expectation")[0]
+        jobs = ledger.records(ledger.runs("study")[0].id, "job")
+    assert expectation.seq < min(job.seq for job in jobs)
+
+
+def test_an_expectation_changed_after_the_results_is_exploratory(work: str, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    assert run_study(study(work, size=0.5), "quick", folder, workers=1).decision is Decision.REFUTED
+    fitted = run_study(study(work, size=0.2), "quick", folder, workers=1)
+    assert fitted.decision is Decision.EXPLORATORY
+    assert fitted.would_be is Decision.HELD
+    assert any("existed before the expectation" in note for note in fitted.notes)
+    assert run_study(study(work, size=0.5), "quick", folder, workers=1).decision is Decision.REFUTED
+
+
+def test_an_expectation_edited_in_the_ledger_is_found(work: str, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    one = study(work, seeds=(1, 2))
+    with Ledger.open(folder) as ledger:
+        place = register(ledger, one, "quick")
+        assert register(ledger, one, "quick")[:4] == place[:4]
+        ledger.append(place.run, "expectation", {"key": "other"})
+    assert any("written again" in note for note in run_study(one, "quick", folder, workers=1).notes)
+    connection = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
+    connection.execute("DROP TRIGGER foretaste_no_update")
+    connection.execute(
+        "UPDATE foretaste_records SET payload = replace(payload, '\"size\":0.1', '\"size\":0.2') WHERE seq = ?",
+        (place.seq,),
+    )
+    connection.close()
+    with pytest.raises(LedgerError, match="was changed"):
+        run_study(one, "quick", folder, workers=1)
+
+
+def test_failures_are_recorded_and_the_rest_goes_on(work: str, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    verdict = run_study(study(work, fail=2), "quick", folder, workers=1)
+    assert (verdict.failed, verdict.decision) == (2, Decision.UNDECIDED)
+    assert sum("this seed fails" in note for note in verdict.notes) == 2
+    assert calls(folder)["new-3"] == 1
+    dead = run_study(study(work, die=1), "quick", folder, workers=1)
+    assert dead.failed == 2
+    assert any("exit code 3" in note for note in dead.notes)
+    assert dead.headline.seeds == 2
+
+
+def test_pages_are_written_and_read_back(work: str, tmp_path: Path) -> None:
+    verdict = run_study(study(work, seeds=(1, 2)), "full", tmp_path / "runs", workers=1)
+    page = claims.write_verdict(verdict, tmp_path / "results")
+    assert page.name == "gain.md"
+    assert "held" in page.read_text()
+    stored = json.loads((tmp_path / "results" / "gain.json").read_text())
+    assert from_json(stored) == from_json(json.loads(json.dumps(verdict.to_json())))
+    assert (tmp_path / "results" / "gain.svg").read_text().count("<polyline") == 4
+    table = claims.claims_page([(study(work), verdict)], "../results")
+    assert "[gain](../results/gain.md)" in table
+    assert "New gains more than old" in table
+    assert "not run" in claims.claims_page([(study(work), None)], "../results")
+
+
+# Figures ------------------------------------------------------------------------------------------
+
+
+CURVE = [Measured(0, 0, 0.1, 50), Measured(100, 10, 0.3, 50), Measured(200, 20, 0.7, 50), Measured(300, 30, 0.8, 50)]
+
+
+def test_tokens_to_a_threshold_by_hand() -> None:
+    assert to_threshold(CURVE, 0.5) == exactly(150.0)
+    assert to_threshold(CURVE, 0.5, unit="episodes") == exactly(15.0)
+    assert to_threshold(CURVE, 0.05) == exactly(0.0)
+    assert to_threshold(CURVE, 0.9) == Bounds(300.0, math.inf)
+    lucky = [*CURVE[:1], CURVE[1]._replace(success=0.6), CURVE[2]._replace(success=0.2), CURVE[3]]
+    assert to_threshold(lucky, 0.5) == exactly(250.0)
+    assert to_threshold(lucky, 0.5, patience=1) == exactly(80.0)
+
+
+def test_area_by_hand() -> None:
+    assert area(CURVE) == pytest.approx((0.2 + 0.5 + 0.75) / 3)
+    assert area(CURVE[:1]) == 0.1
+
+
+def test_a_curve_is_read_from_the_ledger_with_the_tokens_before_each_measurement(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path) as ledger:
+        run = ledger.start_run("train", "x", to_dict(TrainConfig()))
+        ledger.append(run, "held_out", {"label": "before", "success": [0, 1, None, 0]}, step=0)
+        ledger.append(run, "value_pretraining", {"train/sampled_tokens": 50.0}, step=0)
+        ledger.append(run, "held_out", {"label": "curve", "success": [1, 1]}, step=1)
+        ledger.append(run, "metrics", {"train/sampled_tokens": 100.0, "train/episodes": 8.0}, step=1)
+        ledger.append(run, "metrics", {"train/sampled_tokens": 70.0, "train/episodes": 8.0}, step=2)
+        ledger.append(run, "held_out", {"label": "after", "success": [1, 0.5]}, step=2)
+        curve = curve_of(ledger, run)
+    assert [(point.tokens, point.n) for point in curve] == [(0, 3), (150, 2), (220, 2)]
+    assert [point.success for point in curve] == pytest.approx([1 / 3, 1.0, 0.5])
+
+
+def outcome(arm: str, seed: int, times: list[int | None]) -> Outcome:
+    """A job that crosses 0.5 at the given tokens, or never within 1,000."""
+    t = times[seed]
+    curve = [[0, 0, 0.0, 9], [1000, 9, 0.2, 9]] if t is None else [[0, 0, 0.0, 9], [2 * t, 9, 1.0, 9]]
+    return Outcome(arm, seed, {"curve": curve})
+
+
+def test_a_censored_baseline_makes_the_speed_up_a_lower_bound() -> None:
+    new: list[int | None] = [100, 100, 100, 100, 100, 100]
+    old: list[int | None] = [300, 400, 500, 600, None, None]
+    results = Results([outcome(a, s, t) for s in range(6) for a, t in (("new", new), ("old", old))])
+    expectation = Expectation("tokens_to:0.5", "new", "old", size=2.5, effect="speedup", center="median")
+    judged = judge(expectation, results.effects(expectation), range(6))
+    assert (judged.decision, judged.censored, judged.high) == (Decision.HELD, 2, None)
+    assert judged.low == pytest.approx(3.0)
+    assert judged.estimate == pytest.approx(math.sqrt(5 * 6))
+    strict = dataclasses.replace(expectation, size=3.5)
+    assert judge(strict, results.effects(strict), range(6)).decision is Decision.UNDECIDED
+
+
+def test_the_claim_holds_only_if_the_whole_interval_does() -> None:
+    effects = {seed: exactly(value) for seed, value in enumerate([0.28, 0.30, 0.32, 0.29, 0.31])}
+    for size, at_least, at_most in (
+        (0.2, Decision.HELD, Decision.REFUTED),
+        (0.3, Decision.UNDECIDED, Decision.UNDECIDED),
+        (0.4, Decision.REFUTED, Decision.HELD),
+    ):
+        expectation = Expectation("gain", "a", "b", size=size)
+        assert judge(expectation, effects, range(5)).decision is at_least
+        assert judge(dataclasses.replace(expectation, direction="at_most"), effects, range(5)).decision is at_most
+    missing = judge(Expectation("gain", "a", "b", size=0.2), effects, range(6))
+    assert missing.decision is Decision.UNDECIDED
+    assert "1 of the 6" in missing.note
+    anytime = Expectation("gain", "a", "b", size=0.2, stopping="anytime")
+    assert judge(anytime, effects, range(6)).decision is Decision.HELD
+
+
+def test_one_refuted_part_refutes_and_secondary_parts_do_not() -> None:
+    effects = {seed: exactly(0.3 + 0.01 * seed) for seed in range(4)}
+    held, refuted = (judge(Expectation("gain", "a", "b", size=size), effects, range(4)) for size in (0.1, 0.9))
+    assert combined([held, held]) is Decision.HELD
+    assert combined([held, refuted]) is Decision.REFUTED
+    assert combined([held, dataclasses.replace(refuted, required=False)]) is Decision.HELD
+
+
+# Study files --------------------------------------------------------------------------------------
+
+
+def test_unknown_studies_and_arms_are_named() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'smoke'"):
+        load("smok")
+    one = study("quick_work:figures")
+    wrong = dataclasses.replace(one, expectations=(Expectation("gain", "nwe", "old", size=0),))
+    with pytest.raises(ConfigError, match="Did you mean 'new'"):
+        check_study(wrong)
+
+
+def test_every_study_gives_all_arms_the_same_budget_and_can_be_registered(tmp_path: Path) -> None:
+    from foretaste.checks import check
+    from foretaste.config import from_dict
+    from foretaste.lab.study import STUDIES
+
+    with Ledger.open(tmp_path) as ledger:
+        for name in STUDIES:
+            loaded = load(name)
+            for mode in ("quick", "full"):
+                plan = loaded.plan(mode)
+                configs = [from_dict(TrainConfig, job.arguments["config"]) for job in plan.jobs()]
+                assert {check(config).token_budget for config in configs} == {plan.token_budget}
+                assert register(ledger, loaded, mode).new
