@@ -7,7 +7,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.envs.base import demonstrate
@@ -284,6 +284,7 @@ def test_no_two_of_many_training_messages_are_equal_and_kinds_are_mixed() -> Non
     assert max(decisions.values()) < 150
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=8), st.integers(0, 20), st.sampled_from(LEVELS))
 def test_any_text_is_answered(texts: list[str], index: int, level: int) -> None:
     desk = Desk(level)
@@ -297,6 +298,7 @@ def test_any_text_is_answered(texts: list[str], index: int, level: int) -> None:
             break
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     st.sampled_from(["refund", "cancel", "address", "find order", "reply", "REPLY", "orders", "escalate"]),
     st.text(alphabet="0123456789 .\n\x00٣abc", max_size=20),

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.envs.base import demonstrate
@@ -148,6 +148,7 @@ def test_edits_are_read_strictly(text: str, edit: tuple[int, str] | None) -> Non
         "1: p = 'a' * 999999999", "1: p = [a] * 9", "1: p = (lambda: a)()", "1: p = 1 if a else 2",
         "1: p = " + "(" * 9999,
         "1: p = " + "9" * 5000, "1: p = ٣", "1: p = a; import os", "1: import os", "1: p = a\x00", "1: " + " " * 10**6,
+        "1" + " " * 30_000 + "x\nx",
     ],
 )  # fmt: skip
 def test_forbidden_text_is_no_edit_and_takes_no_time(text: str) -> None:
@@ -163,7 +164,7 @@ def test_forbidden_text_is_no_edit_and_takes_no_time(text: str) -> None:
 
 
 def test_values_stay_small_however_long_a_program_multiplies() -> None:
-    lines = program("x = 999 * 999", *["x = x * x"] * 50)
+    lines = program("x = 999 * 999", *["x = x * x"] * 12)
     assert run(lines, 3)["x"] is None
     assert run(program("x = 999 * 999", "y = x + 3"), 0) == {"a": 0, "x": 998001, "y": 998004}
 
@@ -172,6 +173,7 @@ def test_unknown_names_have_no_value_and_spread() -> None:
     assert run(program("x = q + 1", "y = x * 0", "z = a"), 5) == {"a": 5, "x": None, "y": None, "z": 5}
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     st.lists(st.tuples(NAMES, OPERANDS, st.sampled_from(sorted(OPERATORS)), OPERANDS), max_size=12), st.integers(0, 9)
 )
@@ -192,6 +194,7 @@ def test_programs_agree_with_arithmetic_while_values_are_small(
     assert results == values
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.one_of(st.text(max_size=80), st.from_regex(r"[0-9]: [a-z] = [a-z0-9] [-+*] [a-z0-9]")), max_size=10))
 def test_any_text_is_answered(texts: list[str]) -> None:
     repair = Repair(3)

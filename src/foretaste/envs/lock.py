@@ -135,7 +135,6 @@ class Lock(TextEnv):
         self.table_seed = table
         self.cues = cues
         self.end_on_ruin = end_on_ruin
-        self.cue = ""
         self._check(self.chain)
 
     @property

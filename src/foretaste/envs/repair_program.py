@@ -71,7 +71,7 @@ def parse_line(text: str) -> Line | None:
 
 def parse_edit(text: str) -> tuple[int, Line] | None:
     """Return (line number counted from 1, new line) for a text such as "2: x = p + 3", or None."""
-    if len(text) > _LONGEST_TEXT:
+    if len(text) > _LONGEST_TEXT:  # the pattern's time grows with the square of a run of blanks
         return None
     match = _EDIT.fullmatch(text.strip(" \t\r\n`"))
     if match is None:
