@@ -92,6 +92,7 @@ def test_what_cannot_be_tried_is_refused() -> None:
 # Forecasts ----------------------------------------------------------------------------------------
 
 CURVE = np.array([0.1, 0.8, 3e3, 1.5])
+SIZES = [3000, 4000, 5000, 6000, 7000, 8000, 9000, 20000]
 
 
 def write_runs(ledger: Ledger, totals: list[int], *, shift_last: float = 0.0) -> list[str]:
@@ -107,14 +108,13 @@ def write_runs(ledger: Ledger, totals: list[int], *, shift_last: float = 0.0) ->
             success = (generator.random(400) < share).astype(int).tolist()
             ledger.append(run, "held_out", {"label": "curve" if step < 10 else "after", "success": success}, step=step)
             ledger.append(run, "metrics", {"train/sampled_tokens": total / 10, "train/episodes": 4.0}, step=step)
-        # "after" is written behind the last step's metrics in a real run, before them here: one step's tokens short
         runs.append(run)
     return runs
 
 
 def test_a_forecast_is_right_where_the_law_holds_and_flagged_where_it_does_not(tmp_path: Path, capsys) -> None:
     with Ledger.open(tmp_path / "good") as ledger:
-        report = forecast_runs(ledger, write_runs(ledger, [3000, 4000, 5000, 20000]), refits=40)
+        report = forecast_runs(ledger, write_runs(ledger, SIZES), refits=40)
     assert report.held_out is not None
     assert report.held_out["inside"]
     assert report.largest[0] >= 18000
@@ -122,7 +122,7 @@ def test_a_forecast_is_right_where_the_law_holds_and_flagged_where_it_does_not(t
     assert now < double < tenfold
     assert tenfold == pytest.approx(0.8, abs=0.06)
     with Ledger.open(tmp_path / "bad") as ledger:
-        runs = write_runs(ledger, [3000, 4000, 5000, 20000], shift_last=-0.35)
+        runs = write_runs(ledger, SIZES, shift_last=-0.35)
         report = forecast_runs(ledger, runs, refits=40)
     assert report.held_out is not None
     assert not report.held_out["inside"]

@@ -262,13 +262,11 @@ def fit_curve(
         raise ValueError(f"the curve needs at least 4 different amounts of compute, got {len(np.unique(data[:, 0]))}")
     if np.ptp(data[:, 1]) < 1e-9:
         raise ValueError(f"every point has the value {data[0, 1]:g}: there is no growth to fit")
-    best = _solve_curve(data, start, ceiling, _curve_starts(data, start, ceiling))
+    best = _solve_curve(data, start, ceiling)
     residuals = data[:, 1] - curve_law(best, data[:, :1])
     spread = float(np.sqrt(np.sum(residuals**2) / max(1, len(data) - 4)))
     generator = np.random.default_rng(seed)
     names = np.unique(runs)
-    # The best start of the data, and one with more room above: saturation is what a resample doubts first.
-    again = [best, np.array([best[0], min(ceiling, best[1] + 0.2), best[2] * 2, best[3]])]
     rows = []
     for _ in range(refits):
         if len(names) >= 3:
@@ -279,7 +277,7 @@ def fit_curve(
                 [-1.0, 1.0], size=len(data)
             )
             sample = np.column_stack([data[:, 0], curve_law(best, data[:, :1]) + drawn_residuals])
-        rows.append(_solve_curve(sample, start, ceiling, again))
+        rows.append(_solve_curve(sample, start, ceiling))
     kind, units = ("runs", len(names)) if len(names) >= 3 else ("residuals", len(data))
     return Fit(CURVE_NAMES, best, np.array(rows), spread, len(data), kind, curve_law, units, level)
 
@@ -291,48 +289,53 @@ def curve_law(parameters: Array, inputs: Array) -> Array:
     return low + (high - low) / (1.0 + np.exp(np.clip(log_ratio, -60, 60)))
 
 
-def _curve_starts(data: Array, start: float | None, ceiling: float) -> list[Array]:
-    """Return starts (R0, A, C_mid, B) over the range seen and beyond it."""
-    low = float(data[:, 1].min()) if start is None else start
-    top = float(data[:, 1].max())
-    middles = np.exp(np.quantile(np.log(data[:, 0]), (0.25, 0.6, 1.0)))
-    tops = {min(ceiling, top), min(ceiling, top + 0.2 * (ceiling - top)), ceiling}
-    return [
-        np.array([low, high, middle * wide, steepness])
-        for high, middle, wide, steepness in itertools.product(sorted(tops), middles, (1.0, 4.0), (0.7, 2.0))
-    ]
+def _solve_curve(data: Array, start: float | None, ceiling: float) -> Array:
+    """Return (R0, A, C_mid, B) of the least squares fit.
 
-
-def _solve_curve(data: Array, start: float | None, ceiling: float, starts: Sequence[Array]) -> Array:
-    """Return (R0, A, C_mid, B) of the least squares fit, the best over `starts`."""
-    log_C = np.log(data[:, 0])
-
-    def unpack(x: Array) -> Array:
-        low = x[0] if start is None else start
-        return np.array([low, low + (ceiling - low) * x[1], np.exp(x[2]), np.exp(x[3])])
-
-    def residuals(x: Array) -> Array:
-        return curve_law(unpack(x), data[:, :1]) - data[:, 1]
-
-    def slopes(x: Array) -> Array:
-        low, share, steepness = (x[0] if start is None else start), x[1], np.exp(x[3])
-        z = 1.0 / (1.0 + np.exp(np.clip(steepness * (x[2] - log_C), -60, 60)))
-        bend = (ceiling - low) * share * z * (1 - z) * steepness
-        of_low = 1 - share * z if start is None else np.zeros_like(z)
-        return np.stack([of_low, (ceiling - low) * z, -bend, bend * (log_C - x[2])], axis=1)
-
+    Given C_mid and B the law is linear in R0 and A, which have a closed form; so only two dimensions are searched, by a
+    grid over all of them that is then narrowed. Neither a start nor a stopping rule can mislead it.
+    """
+    log_C, y = np.log(data[:, 0]), data[:, 1]
     # Half-way points far outside what was seen, and steps or straight lines, cannot be told apart; they are bounded.
-    lows = [0.0, 0.0, log_C.min() - 5, np.log(0.2)]
-    highs = [ceiling, 1.0, log_C.max() + 7, np.log(8.0)]
+    lows = np.array([log_C.min() - 5, np.log(0.2)])
+    highs = np.array([log_C.max() + 7, np.log(8.0)])
+    centre, half = (lows + highs) / 2, (highs - lows) / 2
     best: tuple[float, Array] | None = None
-    for guess in starts:
-        share = (guess[1] - guess[0]) / max(ceiling - guess[0], 1e-9)
-        x = np.clip(np.array([guess[0], share, np.log(guess[2]), np.log(guess[3])]), lows, highs)
-        solved: Any = least_squares(residuals, x, jac=cast(Any, slopes), bounds=(lows, highs), max_nfev=200)
-        if best is None or solved.cost < best[0]:
-            best = float(solved.cost), unpack(solved.x)
+    for zoom in range(8):
+        count = (33, 21) if zoom == 0 else (13, 9)
+        axes = [
+            np.clip(np.linspace(c - h, c + h, n), lo, hi)
+            for c, h, n, lo, hi in zip(centre, half, count, lows, highs, strict=True)
+        ]
+        middle_G, steep_G = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
+        exponent = np.exp(steep_G)[:, None] * (middle_G[:, None] - log_C[None, :])
+        z_GP = 1.0 / (1.0 + np.exp(np.clip(exponent, -60, 60)))
+        low_G, high_G = _ends(z_GP, y, start, ceiling)
+        cost_G = np.sum((low_G[:, None] + (high_G - low_G)[:, None] * z_GP - y) ** 2, axis=1)
+        i = int(np.argmin(cost_G))
+        if best is None or cost_G[i] < best[0]:
+            best = float(cost_G[i]), np.array([low_G[i], high_G[i], middle_G[i], steep_G[i]])
+        centre, half = best[1][2:], half / (8.0 if zoom == 0 else 3.0)
     assert best is not None
-    return best[1]
+    low, high, middle, steep = best[1]
+    return np.array([low, high, np.exp(middle), np.exp(steep)])
+
+
+def _ends(z_GP: Array, y: Array, start: float | None, ceiling: float) -> tuple[Array, Array]:
+    """Return the R0 and A of least squares for each row z of y = R0 + (A - R0) z, within 0 <= R0 <= A <= ceiling."""
+    tiny = 1e-12
+    if start is None:
+        z_mean, y_mean = z_GP.mean(axis=1), y.mean()
+        centred = z_GP - z_mean[:, None]
+        slope = np.maximum((centred * (y - y_mean)).sum(axis=1) / np.maximum((centred**2).sum(axis=1), tiny), 0.0)
+        low = y_mean - slope * z_mean
+        rest = 1 - z_GP
+        at_ceiling = (rest * (y - ceiling * z_GP)).sum(axis=1) / np.maximum((rest**2).sum(axis=1), tiny)
+        low = np.clip(np.where(low + slope > ceiling, at_ceiling, low), 0.0, ceiling)
+    else:
+        low = np.full(len(z_GP), start)
+    rise = (z_GP * (y - low[:, None])).sum(axis=1) / np.maximum((z_GP**2).sum(axis=1), tiny)
+    return low, np.clip(low + rise, low, np.maximum(ceiling, low))
 
 
 def _widened(draws: Array, units: int, level: float) -> Array:
