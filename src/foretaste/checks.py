@@ -31,7 +31,6 @@ _UNIT = Range(lambda value: 0 <= value <= 1, "0 to 1")
 RANGES: dict[str, Range] = {
     "steps": _at_least(0),
     "token_budget": _at_least(1),
-    "token_budget": _at_least(1),
     "episodes_per_step": _at_least(1),
     "seed": _at_least(0),
     "save_every": _at_least(1),
