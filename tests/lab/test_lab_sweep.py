@@ -130,6 +130,14 @@ def test_a_forecast_is_right_where_the_law_holds_and_flagged_where_it_does_not(t
     assert "OUTSIDE" in capsys.readouterr().out
 
 
+def test_runs_of_different_settings_are_not_fitted_as_one(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path) as ledger:
+        runs = write_runs(ledger, [3000])
+        other = to_dict(with_settings(TrainConfig(), {"algorithm.learning_rate": 1e-3}))
+        with pytest.raises(RunError, match="differ in algorithm"):
+            forecast_runs(ledger, [*runs, ledger.start_run("train", "other", other)])
+
+
 def test_too_little_to_fit_says_so(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         run = ledger.start_run("train", "short", to_dict(TrainConfig()))

@@ -33,6 +33,8 @@ class FitArguments:
     """Ids of runs, or unique beginnings of them."""
     unit: Literal["tokens", "episodes"] = "tokens"
     """What counts as compute."""
+    arm: str | None = None
+    """Of a study or sweep: only this arm's runs."""
     refits: int = 300
     """Refits to resampled data, for the intervals."""
     json: bool = False
@@ -54,7 +56,7 @@ def run(arguments: list[str]) -> None:
     from foretaste.ledger import Ledger
 
     with Ledger.open(given.runs_folder, create=False) as ledger:
-        report = forecast_runs(ledger, given.runs, unit=given.unit, refits=given.refits)
+        report = forecast_runs(ledger, given.runs, unit=given.unit, refits=given.refits, arm=given.arm)
         if given.svg:
             Path(given.svg).write_text(chart(ledger, report, unit=given.unit), encoding="utf-8")
     print(json.dumps(report.to_json(), indent=1) if given.json else text(report))

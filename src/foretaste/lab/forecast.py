@@ -15,6 +15,7 @@ from typing import Any, Literal
 from foretaste.errors import RunError
 from foretaste.lab.charts import Series, line_chart
 from foretaste.lab.curves import curve_of
+from foretaste.lab.jobs import NOT_CONTENT
 from foretaste.lab.scaling import CurvePoint, Fit, Forecast, LossPoint, check_forecast, fit_curve, fit_loss
 from foretaste.ledger import Ledger
 
@@ -53,12 +54,14 @@ class Report:
         return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
-def forecast_runs(ledger: Ledger, names: Sequence[str], *, unit: Unit = "tokens", refits: int = 300) -> Report:
-    """Fit the runs named (a study's or sweep's id stands for all its training runs) and forecast.
+def forecast_runs(
+    ledger: Ledger, names: Sequence[str], *, unit: Unit = "tokens", refits: int = 300, arm: str | None = None
+) -> Report:
+    """Fit the runs named (a study's or sweep's id stands for its training runs, of one `arm`) and forecast.
 
     Raises: RunError if they hold too little for a fit; LedgerError for unknown runs.
     """
-    runs = _training_runs(ledger, names)
+    runs = _training_runs(ledger, names, arm)
     supervised = {run: records[-1].payload for run in runs if (records := ledger.records(run, "supervised"))}
     if supervised and len(supervised) < len(runs):
         missing = next(run for run in runs if run not in supervised)
@@ -90,6 +93,7 @@ def chart(ledger: Ledger, report: Report, *, unit: Unit = "tokens") -> str:
 
 
 def _curve_report(ledger: Ledger, runs: Sequence[str], unit: Unit, refits: int) -> Report:
+    _alike(ledger, runs)
     points: list[CurvePoint] = []
     starts: list[tuple[float, int]] = []
     for run in runs:
@@ -187,17 +191,39 @@ def _has(points: Sequence[CurvePoint], run: str) -> bool:
     return any(point.run == run for point in points)
 
 
-def _training_runs(ledger: Ledger, names: Sequence[str]) -> list[str]:
+SIZES = ("seed", "steps", "token_budget", "episodes_per_step", "held_out", *NOT_CONTENT)
+"""Settings in which runs on one curve may differ."""
+
+
+def _alike(ledger: Ledger, runs: Sequence[str]) -> None:
+    """Refuse runs that differ in more than their size: they lie on different curves."""
+    first = ledger.run(runs[0]).config
+    for run in runs[1:]:
+        config = ledger.run(run).config
+        names = sorted({*first, *config} - set(SIZES))
+        differing = [name for name in names if first.get(name) != config.get(name)]
+        if differing:
+            raise RunError(
+                f"Runs {runs[0]} and {run} differ in {', '.join(differing)}, so they lie on different curves. "
+                "Fit them apart: name the runs of one setting, or a study with --arm NAME"
+            )
+
+
+def _training_runs(ledger: Ledger, names: Sequence[str], arm: str | None = None) -> list[str]:
     """Return ids of training runs in order, without doubles."""
     found: list[str] = []
     for name in names:
         info = ledger.run(name)
         if info.kind in ("study", "sweep"):
             jobs = ledger.records(info.id, "job")
-            runs = [job.payload["result"].get("run") for job in jobs if job.payload["status"] == "finished"]
+            runs = [job.payload["result"].get("run") for job in jobs if _of_arm(job.payload, arm)]
             found += [run for run in runs if run]
         else:
             found.append(info.id)
     if not found:
         raise RunError(f"{', '.join(names)}: no training run to fit")
     return list(dict.fromkeys(found))
+
+
+def _of_arm(payload: dict[str, Any], arm: str | None) -> bool:
+    return payload["status"] == "finished" and arm in (None, payload["arm"])

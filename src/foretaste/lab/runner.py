@@ -228,7 +228,13 @@ def _short_of_budget(results: Results) -> list[str]:
         for one in results.outcomes
         if one.result and (one.result.get("used_budget") or 1.0) < 0.98
     ]
-    return [f"did not use up the token budget, stopped by the limit of steps: {', '.join(short)}"] if short else []
+    over = sorted({one.arm for one in results.outcomes if one.result and (one.result.get("used_budget") or 1.0) > 1.1})
+    beyond = [f"a last step ran more than 10% over the token budget in: {', '.join(over)}"] if over else []
+    return (
+        beyond + [f"did not use up the token budget, stopped by the limit of steps: {', '.join(short)}"]
+        if short
+        else []
+    )
 
 
 def _first_line(text: str | None) -> str:

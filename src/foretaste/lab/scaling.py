@@ -75,6 +75,8 @@ class Fit:
     units: int
     """How many points or runs were drawn from: few of them make a bootstrap too sure, see `_widened`."""
     level: float = 0.95
+    limits: tuple[float, float] = (0.0, np.inf)
+    """Values that cannot be left: a success lies between 0 and its ceiling, a loss above 0."""
 
     def at(self, *inputs: float, new_run: bool = False) -> Forecast:
         """Return the forecast at (N, D) or at compute C.
@@ -90,7 +92,7 @@ class Fit:
                 draws = (draws[:, None] * np.exp(noise)).ravel()
             else:
                 draws = (draws[:, None] + noise).ravel()
-        low, high = _percentiles(draws, self.level)
+        low, high = _percentiles(np.clip(draws, *self.limits), self.level)
         return Forecast(value, min(low, value), max(high, value), self.level)
 
     def interval(self, name: str) -> Forecast:
@@ -279,7 +281,7 @@ def fit_curve(
             sample = np.column_stack([data[:, 0], curve_law(best, data[:, :1]) + drawn_residuals])
         rows.append(_solve_curve(sample, start, ceiling))
     kind, units = ("runs", len(names)) if len(names) >= 3 else ("residuals", len(data))
-    return Fit(CURVE_NAMES, best, np.array(rows), spread, len(data), kind, curve_law, units, level)
+    return Fit(CURVE_NAMES, best, np.array(rows), spread, len(data), kind, curve_law, units, level, (0.0, ceiling))
 
 
 def curve_law(parameters: Array, inputs: Array) -> Array:
