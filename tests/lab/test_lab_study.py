@@ -40,7 +40,7 @@ def figures(arguments, context):
         os._exit(3)
     after = options["gain"] + 0.01 * (seed % 3)
     curve = [[0, 0, 0.0, 50], [50, 5, after / 2, 50], [100, 10, after, 50]]
-    return {"success_before": 0.0, "success_after": after, "curve": curve, "used_budget": 1.0}
+    return {"success_before": 0.0, "success_after": after, "curve": curve, "used_budget": 1.3 if options["name"] == "new" else 0.5}
 '''
 
 
@@ -127,6 +127,8 @@ def test_pages_are_written_and_read_back(work: str, tmp_path: Path) -> None:
     page = claims.write_verdict(verdict, tmp_path / "results")
     assert page.name == "gain.md"
     assert "held" in page.read_text()
+    assert any("over the token budget in: new" in note for note in verdict.notes)
+    assert any("old (seed 1: 50%)" in note for note in verdict.notes)
     stored = json.loads((tmp_path / "results" / "gain.json").read_text())
     assert from_json(stored) == from_json(json.loads(json.dumps(verdict.to_json())))
     assert (tmp_path / "results" / "gain.svg").read_text().count("<polyline") == 4

@@ -124,7 +124,7 @@ def judge_study(
     notes = [f"exploratory: {reason}" for reason in doubts]
     notes += [f"job {one.arm}, seed {one.seed} failed: {_first_line(one.error)}" for one in results.failures]
     notes += _other_code(ledger, todo, any_code, made)
-    notes += _short_of_budget(results)
+    notes += _off_budget(results)
     notes += [f"{one.expectation}: {one.note}" for one in judged if one.note]
     return Verdict(
         study=study.name,
@@ -221,20 +221,16 @@ def _other_code(ledger: Ledger, todo: Sequence[Job], any_code: bool, made: Colle
     return [f"{len(other)} of {len(todo)} results were made by other code than that of now"] if other else []
 
 
-def _short_of_budget(results: Results) -> list[str]:
-    """Say where the limit of steps ended a job before its budget did: its arm had less than the others."""
+def _off_budget(results: Results) -> list[str]:
+    """Say which arms had less than the budget, as the limit of steps came first, or more, as a step is large."""
     short = [
         f"{one.arm} (seed {one.seed}: {one.result['used_budget']:.0%})"
         for one in results.outcomes
         if one.result and (one.result.get("used_budget") or 1.0) < 0.98
     ]
     over = sorted({one.arm for one in results.outcomes if one.result and (one.result.get("used_budget") or 1.0) > 1.1})
-    beyond = [f"a last step ran more than 10% over the token budget in: {', '.join(over)}"] if over else []
-    return (
-        beyond + [f"did not use up the token budget, stopped by the limit of steps: {', '.join(short)}"]
-        if short
-        else []
-    )
+    notes = [f"did not use up the token budget, stopped by the limit of steps: {', '.join(short)}"] if short else []
+    return notes + ([f"a last step ran more than 10% over the token budget in: {', '.join(over)}"] if over else [])
 
 
 def _first_line(text: str | None) -> str:
