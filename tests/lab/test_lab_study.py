@@ -40,7 +40,8 @@ def figures(arguments, context):
         os._exit(3)
     after = options["gain"] + 0.01 * (seed % 3)
     curve = [[0, 0, 0.0, 50], [50, 5, after / 2, 50], [100, 10, after, 50]]
-    return {"success_before": 0.0, "success_after": after, "curve": curve, "used_budget": 1.3 if options["name"] == "new" else 0.5}
+    used = 1.3 if options["name"] == "new" else 0.5
+    return {"success_before": 0.0, "success_after": after, "curve": curve, "used_budget": used}
 '''
 
 

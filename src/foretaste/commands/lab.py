@@ -147,7 +147,9 @@ def help_text() -> str:
     rows = "\n".join(f"  {name:<{width}}  {words}" for name, (_, words) in SUBCOMMANDS.items())
     return (
         "usage: foretaste lab SUBCOMMAND [OPTIONS]\n\nThe laboratory: a claim in, a verdict out.\n\n"
-        f"subcommands:\n{rows}\n\nforetaste lab SUBCOMMAND --help shows the options of each."
+        f"subcommands:\n{rows}\n\nExamples:\n"
+        "  foretaste lab list\n  foretaste lab run smoke\n  foretaste lab show smoke --json\n\n"
+        "foretaste lab SUBCOMMAND --help shows the options of each."
     )
 
 
