@@ -160,6 +160,8 @@ class RunSummary:
     checkpoint_path: str
     report: str
     notes: tuple[str, ...] = field(default=())
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by part of the run."""
 
 
 class Conversation:

@@ -37,7 +37,6 @@ SECONDS: tuple[tuple[str, str], ...] = (
     ("time/env_seconds", "environment"),
     ("time/train_seconds", "training"),
     ("time/held_out_seconds", "held-out items"),
-    ("time/save_seconds", "saving"),
 )
 
 
@@ -166,10 +165,12 @@ def diagnostics(data: RunData) -> list[dict[str, Any]]:
 
 def spending(data: RunData) -> list[dict[str, Any]]:
     """Return where seconds and sampled tokens went: a bar and its rows each."""
-    seconds = [(title, data.total(name)) for name, title in SECONDS]
+    whole = {part: words.number(amount) for part, amount in (data.summary.get("seconds") or {}).items()}
+    # A finished run knows all its parts; of an unfinished one only the steps' own timers are known.
+    seconds = list(whole.items()) or [(title, data.total(name)) for name, title in SECONDS]
     wall = words.number(data.summary.get("wall_seconds"))
     if wall is not None and any(amount is not None for _, amount in seconds):
-        # What no timer covered: loading the model, worked examples, writing the report.
+        # What no timer covered: preparing the environment, writing records.
         seconds.append(("other", max(0.0, wall - sum(amount or 0.0 for _, amount in seconds))))
     held_out = [point.sampled_tokens for point in data.held_out if point.sampled_tokens is not None]
     tokens = [

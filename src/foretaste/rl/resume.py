@@ -32,6 +32,12 @@ class Progressed:
     first_entropy: float | None = None
     success_before: list[float | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by part of the run."""
+
+    def add(self, part: str, seconds: float) -> None:
+        """Add to the seconds of a part."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
 def save_state(folder: Path, state: dict[str, Any], *, run: str) -> None:

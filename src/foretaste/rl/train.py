@@ -9,10 +9,13 @@ Each step samples new episodes (`rollout.py`), updates actor and critic (`update
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,7 @@ def train(
         else:
             run = ledger.run(resume).id
             config = from_dict(TrainConfig, ledger.run(run).config)
+        ledger.append(run, "status", {"status": "started", **_provenance(config, resume is not None, run)})
         try:
             return _Run(config, ledger, run, folder / run, env, progress or Silent()).train(resuming=resume is not None)
         except KeyboardInterrupt:
@@ -80,6 +84,13 @@ def train(
         except ForetasteError as error:
             ledger.append(run, "status", {"status": "failed", "error": str(error)})
             raise
+
+
+def _provenance(config: TrainConfig, resuming: bool, run: str) -> dict[str, Any]:
+    """What a reader needs to repeat the run, beside the config: versions, machine, command."""
+    versions = {name: version(name) for name in ("foretaste", "torch", "transformers", "gymnasium", "numpy")}
+    again = f"foretaste train --resume {run}" if resuming else "foretaste train run.toml, with the config of this page"
+    return {"command": again, "versions": versions, "python": platform.python_version(), "cores": os.cpu_count()}
 
 
 class _Run:
@@ -98,16 +109,17 @@ class _Run:
         self.pool = EnvPool(config.env, env)
         progress.note(f"run {run} in {folder}")
         progress.phase("load model", None)
-        self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
+        self.clock = time.perf_counter()
+        self.done = Progressed()
+        with self._timed("loading"):
+            self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
         self.sampler = Sampler(self.actor_critic, config.sampling)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
         self.variance = diagnostics.PooledVariance()
         self.replay = Replay(folder / "episodes")
         self.keeper = GateKeeper(config.gate)
         self.reference: Reference | None = None
-        self.done = Progressed()
         self.writers = open_writers(config.writers, folder, config=to_dict(config))
-        self.clock = time.perf_counter()
 
     # The story --------------------------------------------------------------------------------
 
@@ -117,12 +129,14 @@ class _Run:
             self._load()
         else:
             if config.imitate.episodes:
-                imitate(config, self.pool, self.updater, self.actor_critic.template, self.progress)
+                with self._timed("imitation"):
+                    imitate(config, self.pool, self.updater, self.actor_critic.template, self.progress)
             self.done.success_before = self._held_out("before", config.held_out.items).success
             if config.algorithm.kl_coefficient:
                 self.reference = Reference(self.actor_critic)
             if self.updater.has_critic and config.algorithm.value_pretraining_passes:
-                self._pretrain_values()
+                with self._timed("value pretraining"):
+                    self._pretrain_values()
             self._save()
         self.progress.phase("train", config.steps)
         self.progress.advance(self.done.step)
@@ -142,20 +156,19 @@ class _Run:
         metrics = diagnostics.episode_metrics(played.episodes) | self.keeper.update(played.episodes)
         if config.algorithm.group_size > 1:
             metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(batch)
-        started = time.perf_counter()
-        metrics |= self._learn(batch, step)
+        with self._timed("training") as training:
+            metrics |= self._learn(batch, step)
+        self.done.step = step
+        self.done.add("sampling", played.sample_seconds)
+        self.done.add("environment", played.env_seconds)
         metrics["time/sample_seconds"] = played.sample_seconds
         metrics["time/env_seconds"] = played.env_seconds
-        metrics["time/train_seconds"] = time.perf_counter() - started
-        self.done.step = step
+        metrics["time/train_seconds"] = training.seconds
         if config.held_out.every and step % config.held_out.every == 0 and step < config.steps:
-            curve = self._held_out("curve", config.held_out.curve_items)
-            metrics["time/held_out_seconds"] = curve.seconds
-        if step % config.save_every == 0 or step == config.steps:
-            started = time.perf_counter()
-            self._save()
-            metrics["time/save_seconds"] = time.perf_counter() - started
+            metrics["time/held_out_seconds"] = self._held_out("curve", config.held_out.curve_items).seconds
         self._write_down(step, metrics, played.episodes)
+        if step % config.save_every == 0 or step == config.steps:
+            self._save()
 
     def _learn(self, batch: Batch, step: int) -> dict[str, float]:
         """Update critic and actor after a step's episodes entered the replay; return their metrics."""
@@ -263,17 +276,18 @@ class _Run:
 
     def _held_out(self, label: str, items: int) -> HeldOut:
         self.progress.phase(f"held-out {label}", items)
-        outcome = measure(
-            self.config,
-            self.sampler,
-            self.pool,
-            self.ledger,
-            self.run,
-            label=label,
-            items=items,
-            step=self.done.step,
-            on_episode=lambda episode: self.progress.advance(),
-        )
+        with self._timed("held-out items"):
+            outcome = measure(
+                self.config,
+                self.sampler,
+                self.pool,
+                self.ledger,
+                self.run,
+                label=label,
+                items=items,
+                step=self.done.step,
+                on_episode=lambda episode: self.progress.advance(),
+            )
         if outcome.mean is not None:
             self.progress.note(f"held-out {label}: {outcome.mean:.3f} on {len(outcome.judged)} items")
         if label == "curve":
@@ -299,11 +313,23 @@ class _Run:
             writer.write(step, metrics)
         self.progress.metrics(step, metrics)
 
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[_Timer]:
+        """Add what runs inside to the run's seconds of this part."""
+        timer, started = _Timer(), time.perf_counter()
+        yield timer
+        timer.seconds = time.perf_counter() - started
+        self.done.add(part, timer.seconds)
+
     def _save(self) -> None:
         """Write a resume point."""
         now = time.perf_counter()
         self.done.wall_seconds += now - self.clock
         self.clock = now
+        with self._timed("saving"):
+            self._save_state()
+
+    def _save_state(self) -> None:
         state = {
             "updater": self.updater.state(),
             "variance": self.variance.state(),
@@ -329,9 +355,14 @@ class _Run:
     def _finish(self, after: HeldOut) -> Checkpoint:
         """Save the checkpoint and the summary."""
         self.progress.phase("save", None)
-        checkpoint = checkpoints.save(
-            self.actor_critic, self.folder / "checkpoint", parents=self._parents(), run=self.run, step=self.done.step
-        )
+        with self._timed("saving"):
+            checkpoint = checkpoints.save(
+                self.actor_critic,
+                self.folder / "checkpoint",
+                parents=self._parents(),
+                run=self.run,
+                step=self.done.step,
+            )
         self.ledger.append(self.run, "checkpoint", to_json(checkpoint), step=self.done.step)
         self.done.wall_seconds += time.perf_counter() - self.clock
         summary = self._summary(checkpoint, after)
@@ -357,6 +388,12 @@ class _Run:
             raise RunError("no held-out item could be judged: the environment failed on every one")
         before_N, after_N = np.array(pairs, dtype=bool).T
         return summarize(self, checkpoint, before_N, after_N, after.calibration)
+
+
+class _Timer:
+    """Seconds of a timed block, known once it ends."""
+
+    seconds = 0.0
 
 
 def summarize(
@@ -386,4 +423,5 @@ def summarize(
         checkpoint_path=checkpoint.path,
         report=str(run.folder / "report.html"),
         notes=tuple(run.done.notes),
+        seconds={part: round(seconds, 3) for part, seconds in run.done.seconds.items()},
     )
