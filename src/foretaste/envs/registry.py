@@ -7,6 +7,7 @@
 | `dataset:orders.jsonl` | the user's own questions and answers (`dataset.py`) |
 | `my_module:MyEnv` | the user's own class: a `TextEnv`, or any `gymnasium.Env` with text spaces |
 | `SomeNamespace/Some-v0` | anything else in Gymnasium's registry whose spaces are text |
+| `lock?horizon=80&visibility=silent` | any of the above with arguments of its constructor (`parameters.py`) |
 
 Modules are imported when an environment is made, not before. Environments that are no `TextEnv`
 come wrapped in `plain.PlainTextEnv`; the `*_of` functions below read either kind.
@@ -23,6 +24,7 @@ from typing import Any, TypeVar, cast
 import gymnasium
 
 from foretaste.envs.base import TextEnv
+from foretaste.envs.parameters import arguments_of, split_id
 from foretaste.envs.plain import DEFAULT_MAX_TURNS, PlainTextEnv
 from foretaste.errors import ConfigError, EnvError, unknown
 
@@ -55,22 +57,28 @@ def make(id: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any], *, l
     """
     if not isinstance(id, str):
         return _ready(id if isinstance(id, gymnasium.Env) else _build(id, level, _title(id)), level, _title(id))
+    id, given = split_id(id)
     if id in BUILT_IN or id in _registered:
-        return _own(id, level)
+        return _own(id, level, given)
     prefix, _, rest = id.partition("/")
     if prefix == _NAMESPACE and rest.endswith("-v1"):
         name = rest.removesuffix("-v1")
         if name in BUILT_IN or name in _registered:
-            return _own(name, level)
+            return _own(name, level, given)
     if prefix == "reasoning":
-        return _with_spec(load_object(_PARAMETRIC["reasoning"])(rest, level=level), "reasoning", family=rest)
+        family = load_object(_PARAMETRIC["reasoning"])
+        arguments = arguments_of(family, given, id, taken=("name", "family", "level"))
+        return _with_spec(family(rest, level=level, **arguments), "reasoning", family=rest, **arguments)
     if id.startswith("dataset:"):
-        path = id.removeprefix("dataset:")
-        return _with_spec(load_object(_PARAMETRIC["dataset"])(path, level=level), "dataset", path=path)
+        path, dataset = id.removeprefix("dataset:"), load_object(_PARAMETRIC["dataset"])
+        arguments = arguments_of(dataset, given, id, taken=("path", "level"))
+        return _with_spec(dataset(path, level=level, **arguments), "dataset", path=path, **arguments)
     if id in gymnasium.registry:
-        return _ready(gymnasium.make(id, disable_env_checker=True), level, id)
+        arguments = arguments_of(load_entry_point(id), given, id)
+        return _ready(gymnasium.make(id, disable_env_checker=True, **arguments), level, id)
     if ":" in id:
-        return _ready(_build(load_object(id), level, id), level, id)
+        found = load_object(id)
+        return _ready(_build(found, level, id, arguments_of(found, given, id)), level, id)
     raise ConfigError(unknown("env", id, [*names(), *_known_by_prefix(id)], see="foretaste envs"))
 
 
@@ -132,9 +140,16 @@ def max_turns_of(env: gymnasium.Env[Any, Any]) -> int:
 # How an id becomes an object -----------------------------------------------------------------
 
 
-def _own(name: str, level: int | None) -> TextEnv:
+def _own(name: str, level: int | None, given: dict[str, str]) -> TextEnv:
     cls = _registered.get(name) or load_object(BUILT_IN[name])
-    return _with_spec(cls(level=level), name)
+    arguments = arguments_of(cls, given, name)
+    return _with_spec(cls(level=level, **arguments), name, **arguments)
+
+
+def load_entry_point(id: str) -> Any:
+    """Return the class or factory behind an id of Gymnasium's registry."""
+    entry = gymnasium.spec(id).entry_point
+    return load_object(entry) if isinstance(entry, str) else entry
 
 
 def _with_spec(env: TextEnv, name: str, **arguments: Any) -> TextEnv:
@@ -172,8 +187,11 @@ def load_object(where: str, what: str = "") -> Any:
     return getattr(module, attribute)
 
 
-def _build(cls: Any, level: int | None, title: str) -> gymnasium.Env[Any, Any]:
-    """Call a class (or factory), with `level` if it takes one."""
+def _build(
+    cls: Any, level: int | None, title: str, arguments: dict[str, Any] | None = None
+) -> gymnasium.Env[Any, Any]:
+    """Call a class (or factory) with its arguments, and with `level` if it takes one."""
+    arguments = arguments or {}
     if not callable(cls):
         raise EnvError(f"{title} is {type(cls).__name__}, not a class; name a subclass of gymnasium.Env")
     try:
@@ -181,7 +199,7 @@ def _build(cls: Any, level: int | None, title: str) -> gymnasium.Env[Any, Any]:
     except (TypeError, ValueError):
         takes_level = False
     try:
-        env = cls(level=level) if takes_level else cls()
+        env = cls(level=level, **arguments) if takes_level else cls(**arguments)
     except ConfigError:
         raise
     except Exception as error:
