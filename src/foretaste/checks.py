@@ -54,6 +54,7 @@ RANGES: dict[str, Range] = {
     "algorithm.minibatches": _at_least(1),
     "algorithm.learning_rate": _at_least(0),
     "algorithm.critic_learning_rate": _at_least(0),
+    "algorithm.head_learning_rate": _at_least(0),
     "algorithm.warmup_steps": _at_least(0),
     "algorithm.max_grad_norm": _POSITIVE,
     "algorithm.entropy_coefficient": _at_least(0),
@@ -95,6 +96,7 @@ def check(config: TrainConfig) -> TrainConfig:
     _check_env(config)
     _check_values(config)
     _check_groups(config)
+    _check_privileged(config)
     return config
 
 
@@ -130,6 +132,8 @@ def _check_groups(config: TrainConfig) -> None:
     algorithm = config.algorithm
     if algorithm.name == "grpo" and algorithm.group_size < 2:
         _refuse("algorithm.group_size", algorithm.group_size, 'at least 2 when algorithm.name = "grpo", e.g. 8')
+    if algorithm.dynamic_sampling and algorithm.group_size < 2:
+        _refuse("algorithm.dynamic_sampling", True, "false, or algorithm.group_size of at least 2")
     if config.episodes_per_step % algorithm.group_size:
         _refuse(
             "episodes_per_step",
@@ -141,6 +145,17 @@ def _check_groups(config: TrainConfig) -> None:
             "algorithm.minibatches",
             algorithm.minibatches,
             f"at most episodes_per_step = {config.episodes_per_step}, so that each holds an episode",
+        )
+
+
+def _check_privileged(config: TrainConfig) -> None:
+    """The gate reads V while sampling, where nothing privileged may be known."""
+    if config.model.privileged_critic and config.gate.max_probability > 0:
+        raise ConfigError(
+            "model.privileged_critic = True cannot be used with gate.max_probability = "
+            f"{config.gate.max_probability}: the gate stops episodes by V while they are sampled, and what a "
+            "privileged critic reads must not decide there (its V means nothing without it). Accepted: one of the "
+            "two; set gate.max_probability = 0 or model.privileged_critic = false"
         )
 
 

@@ -25,7 +25,8 @@ class EnvConfig:
     """Which environment, and how it is shown to the policy."""
 
     id: str = "extract"
-    """Registered name, `reasoning/<family>`, `dataset:FILE.jsonl` or `module:Class`."""
+    """Registered name, `reasoning/<family>`, `dataset:FILE.jsonl` or `module:Class`; arguments follow a
+    question mark: `lock?horizon=80&visibility=silent`."""
     level: int = 1
     """Difficulty; each environment says which levels it has."""
     registers: tuple[str, ...] = ("plain",)
@@ -53,6 +54,9 @@ class ModelConfig:
     """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others."""
     value_range: tuple[float, float] = (0.0, 1.0)
     """Support of the HL-Gauss bins; unused by the other heads."""
+    privileged_critic: bool = False
+    """In training the critic also reads what the environment alone knows (`info["privileged"]`); such a critic
+    cannot be used where that is not known: while sampling, for the gate, or in use."""
     lora_rank: int = 0
     """Rank of a LoRA adapter on the policy (peft); 0 trains all weights."""
 
@@ -74,13 +78,19 @@ class SamplingConfig:
 class AlgorithmConfig:
     """The update rule. Sources of each choice: docs/metrics.md."""
 
-    name: Literal["ppo", "grpo", "reinforce"] = "ppo"
+    name: Literal["ppo", "grpo", "reinforce", "auto"] = "ppo"
+    """`ppo`: advantages from the critic; `grpo`: from groups; `reinforce`: leave one out, of the step or of the
+    group; `auto`: a probe chooses and re-checks (`rl/advise.py`)."""
     group_size: int = 1
     """Episodes per item; `grpo` needs at least 2."""
+    dynamic_sampling: bool = False
+    """Groups whose returns are all equal are replaced by newly sampled ones (DAPO), at most three times over."""
     gamma: float = 1.0
     """Discount per action token."""
     turn_lambda: float = 0.7
     """Lambda of the actor's GAE where it crosses an observation into the next turn."""
+    adapt_lambda: bool = False
+    """Move the lambda between turns from 1 towards `turn_lambda` as far as the critic is measured to be right."""
     token_lambda: float = 1.0
     """Lambda of the actor's GAE between tokens of one turn."""
     critic_lambda: float = 1.0
@@ -94,6 +104,9 @@ class AlgorithmConfig:
     """Optimiser steps per pass."""
     learning_rate: float = 3e-5
     critic_learning_rate: float = 1e-4
+    """Of the critic's layers."""
+    head_learning_rate: float = 1e-3
+    """Of the critic's output layer, which must keep up with the mean success."""
     warmup_steps: int = 2
     """Steps over which both learning rates rise linearly."""
     max_grad_norm: float = 1.0
@@ -144,10 +157,13 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class ImitateConfig:
-    """Optional supervised warm start on demonstrations of the environment's oracle."""
+    """Optional supervised warm start on demonstrations."""
 
     episodes: int = 0
     """Demonstrations; 0 skips imitation."""
+    teacher: Literal["oracle", "uniform_action"] = "oracle"
+    """Method of the environment that is imitated; `uniform_action`, where there is one, shows the form of an
+    answer and nothing of the task."""
     passes: int = 2
     learning_rate: float = 1e-4
     batch_episodes: int = 16

@@ -97,6 +97,10 @@ class Episode:
     """What failed, in one line, when `end` is ERROR."""
     sample_seed: int = 0
     """Seed of the policy's own random stream in this episode."""
+    final_observation_tokens: tuple[int, ...] = ()
+    """Tokens after the last action of a truncated or stopped episode: the state that `final_value` is about."""
+    final_privileged: str | None = None
+    """What only a critic may read of that state, only in training."""
 
     @property
     def total_reward(self) -> float:
@@ -202,7 +206,8 @@ def episode_from_json(values: dict[str, Any]) -> Episode:
     check_version(values)
     fields = {name: value for name, value in values.items() if name != "version"}
     turns = tuple(_turn_from_json(turn) for turn in fields.pop("turns"))
-    return Episode(**{**fields, "turns": turns, "end": EpisodeEnd(fields["end"])})
+    final = tuple(fields.pop("final_observation_tokens", ()))
+    return Episode(**{**fields, "turns": turns, "end": EpisodeEnd(fields["end"]), "final_observation_tokens": final})
 
 
 def _turn_from_json(values: dict[str, Any]) -> Turn:

@@ -40,8 +40,8 @@ def device(name: str) -> torch.device:
 def policy(config: ModelConfig, seed: int) -> tuple[Any, Any, Path | None]:
     """Return the causal LM, its tokenizer, and the folder they came from (None for a fresh nano)."""
     _quieten()
-    if config.name == "nano":
-        return nano.policy(seed).to(_dtype(config, None)), nano.tokenizer(), None
+    if config.name in nano.SHAPES:
+        return nano.policy(seed, config.name).to(_dtype(config, None)), nano.tokenizer(), None
     where = sources.resolve(config.name)
     folder = Path(where) if Path(where).is_dir() else None
     model, tokenizer = _from_pretrained(config, where, _dtype(config, folder))
@@ -83,7 +83,7 @@ def _dtype(config: ModelConfig, folder: Path | None) -> torch.dtype:
     if config.dtype != "auto":
         return getattr(torch, config.dtype)
     if folder is None:
-        return torch.float32 if config.name == "nano" else torch.bfloat16
+        return torch.float32 if config.name in nano.SHAPES else torch.bfloat16
     saved = saved_card(folder)
     return getattr(torch, saved["dtype"]) if saved else torch.bfloat16
 

@@ -7,7 +7,7 @@ written) ships with the package; `tools/train_nano_tokenizer.py` made it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 TOKENIZER_FILE = Path(__file__).with_name("nano_tokenizer.json")
 SPECIAL_TOKENS = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -33,19 +33,33 @@ def tokenizer() -> Any:
     return loaded
 
 
-def policy(seed: int) -> Any:
-    """Return a fresh decoder of 0.6 million parameters (3 layers, width 128, float32) drawn from `seed`."""
+class Shape(NamedTuple):
+    """What sets the sizes apart."""
+
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    key_heads: int
+
+
+SHAPES = {"nano": Shape(128, 320, 3, 4, 2), "nano-xs": Shape(64, 160, 2, 4, 2)}
+"""`nano`: 0.6 million parameters; `nano-xs`: 0.15 million, for studies of many runs."""
+
+
+def policy(seed: int, name: str = "nano") -> Any:
+    """Return a fresh float32 decoder of the named shape, drawn from `seed`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = tokenizer()
+    words, shape = tokenizer(), SHAPES[name]
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=128,
-        intermediate_size=320,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_heads,
         max_position_embeddings=8192,
         initializer_range=0.04,
         tie_word_embeddings=True,

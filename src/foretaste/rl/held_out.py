@@ -14,6 +14,7 @@ from foretaste.config import TrainConfig
 from foretaste.ledger import Ledger
 from foretaste.models.sampler import Sampler
 from foretaste.records import Episode, to_json
+from foretaste.rl.batch import without_values
 from foretaste.rl.diagnostics import calibration
 from foretaste.rl.rollout import EnvPool, rollout
 from foretaste.rl.tasks import held_out_tasks
@@ -65,7 +66,10 @@ def measure(
     episodes = played.episodes
     success = [episode.success for episode in episodes]
     full = label != "curve"
-    record = calibration(episodes, label=label) if full and config.algorithm.name == "ppo" else None
+    if config.model.privileged_critic:
+        episodes = [without_values(episode) for episode in episodes]
+    has_critic = config.algorithm.name in ("ppo", "auto")
+    record = calibration(episodes, label=label) if full and has_critic else None
     outcome = HeldOut(
         label,
         success,

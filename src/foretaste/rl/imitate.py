@@ -33,9 +33,9 @@ def imitate(
     """
     settings = config.imitate
     env = pool.instance()
-    if not callable(getattr(env.unwrapped, "oracle", None)):
+    if not callable(getattr(env.unwrapped, settings.teacher, None)):
         raise ConfigError(
-            f"imitate.episodes = {settings.episodes}, but {config.env.id} has no oracle() to imitate; "
+            f"imitate.episodes = {settings.episodes}, but {config.env.id} has no {settings.teacher}() to imitate; "
             "add one, or set imitate.episodes = 0"
         )
     progress.phase("imitate", settings.episodes * settings.passes)
@@ -43,7 +43,9 @@ def imitate(
     for index in range(settings.episodes):
         seed = seed_for("train", index, secret=f"demonstrations {config.seed}")
         register = choose_register(config.env.registers, seed)
-        sequences.append(demonstration(env, pool.prompt, template, seed, config.env.level, register))
+        sequences.append(
+            demonstration(env, pool.prompt, template, seed, config.env.level, register, teacher=settings.teacher)
+        )
     losses: list[float] = []
     for pass_index in range(settings.passes):
         order = np.random.default_rng(keyed_seed(config.seed, "imitate", pass_index)).permutation(len(sequences))
@@ -61,13 +63,18 @@ def demonstration(
     seed: int,
     level: int,
     register: str,
+    *,
+    teacher: str = "oracle",
 ) -> TokenSequence:
-    """Let the oracle play one item; return its tokens, the end of every action included, as a policy would sample."""
+    """Let a method of the environment play one item; return its tokens as a policy would sample them.
+
+    The end of every action is included.
+    """
     observation, _ = env.reset(seed=seed, options={"level": level, "register": register})
     tokens = template.start([*prompt, Message("user", observation)])
     mask = [False] * len(tokens)
     for _ in range(max_turns_of(env) or 1):
-        action = template.action(env.unwrapped.oracle())  # pyright: ignore[reportAttributeAccessIssue]
+        action = template.action(getattr(env.unwrapped, teacher)())
         tokens += action
         mask += [True] * len(action)
         observation, _, terminated, truncated, _ = env.step(template.text(action))

@@ -136,6 +136,7 @@ class Player:
         """Return the record; call it once the episode is over."""
         if self.end is None:
             raise RuntimeError("the episode is not over")
+        cut = self.end in (EpisodeEnd.TRUNCATED, EpisodeEnd.STOPPED)
         return Episode(
             env=self.task.env,
             seed=self.task.seed,
@@ -149,6 +150,8 @@ class Player:
             final_value=self.final_value,
             error=self.error,
             sample_seed=self.task.sample_seed,
+            final_observation_tokens=self.observation_tokens if cut else (),
+            final_privileged=self._privileged if cut else None,
         )
 
     def _observe(self, observation: Any, info: dict[str, Any], where: str) -> bool:

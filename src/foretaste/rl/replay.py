@@ -185,5 +185,7 @@ def _episodes(arrays: dict[str, np.ndarray]) -> list[Episode]:
             at = start + done
         if len(turns) != count:
             raise ValueError(f"{len(turns)} turns where {count} were written")
-        episodes.append(Episode(**{**meta, "turns": tuple(turns), "end": EpisodeEnd(meta["end"])}))
+        final = tuple(meta.pop("final_observation_tokens", ()))
+        end = EpisodeEnd(meta.pop("end"))
+        episodes.append(Episode(**meta, turns=tuple(turns), end=end, final_observation_tokens=final))
     return episodes

@@ -25,8 +25,6 @@ class Progressed:
     step: int = 0
     """Updates done."""
     episodes: int = 0
-    successes: int = 0
-    """Successful training episodes so far."""
     sampled_tokens: int = 0
     wall_seconds: float = 0.0
     first_entropy: float | None = None

@@ -133,15 +133,21 @@ def group_advantages(returns_B: Array, groups_B: NDArray[np.int64]) -> Array:
     return advantages
 
 
-def leave_one_out_advantages(returns_B: Array) -> Array:
-    """Return R_b minus the mean return of all other episodes of the batch (0 for a single episode).
+def leave_one_out_advantages(returns_B: Array, groups_B: NDArray[np.int64] | None = None) -> Array:
+    """Return R_b minus the mean return of the other episodes: of its group, or of the batch without groups.
+
+    An episode without others has 0. Up to a factor that normalising removes, without groups it is the batch mean.
 
     Source: REINFORCE leave-one-out, Kool et al. 2019; Ahmadian et al. 2402.14740.
     """
-    count = len(returns_B)
-    if count < 2:
-        return np.zeros_like(returns_B)
-    return (returns_B - returns_B.mean()) * count / (count - 1)
+    groups = np.zeros(len(returns_B), dtype=np.int64) if groups_B is None else groups_B
+    advantages = np.zeros_like(returns_B)
+    for group in np.unique(groups):
+        members = groups == group
+        count = int(members.sum())
+        if count > 1:
+            advantages[members] = (returns_B[members] - returns_B[members].mean()) * count / (count - 1)
+    return advantages
 
 
 class RunningScale:

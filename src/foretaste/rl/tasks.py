@@ -32,16 +32,16 @@ def keyed_seed(*parts: object) -> int:
     return int.from_bytes(digest, "big") >> 2
 
 
-def training_tasks(config: TrainConfig, step: int, episodes: int | None = None) -> list[Task]:
+def training_tasks(config: TrainConfig, step: int, episodes: int | None = None, *, first: int = 0) -> list[Task]:
     """Return the tasks of a training step, `group_size` attempts an item; steps never share an item.
 
-    Step 0 is reserved for value pretraining; training steps count from 1.
+    Step 0 is reserved for value pretraining; training steps count from 1. `first` skips tasks already played.
     """
     count = config.episodes_per_step if episodes is None else episodes
     group = config.algorithm.group_size
     secret = f"run seed {config.seed}"
     tasks = []
-    for index in range(count):
+    for index in range(first, first + count):
         seed = seed_for("train", step * 1_000_000 + index // group, secret=secret)
         tasks.append(_task(config.env, seed, keyed_seed(config.seed, "train", step, index)))
     return tasks

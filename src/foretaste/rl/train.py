@@ -33,15 +33,17 @@ from foretaste.models.sampler import Sampler
 from foretaste.progress import Progress, Silent
 from foretaste.records import Checkpoint, Episode, EpisodeEnd, RunSummary, to_json
 from foretaste.rl import diagnostics
-from foretaste.rl.batch import Batch, make_batch, token_sequence
+from foretaste.rl.advise import Advice
+from foretaste.rl.batch import make_batch, telling, without_values
 from foretaste.rl.gate import Gate, GateKeeper
 from foretaste.rl.held_out import HeldOut, measure, record_episodes
 from foretaste.rl.imitate import imitate
+from foretaste.rl.learn import Learner
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.resume import Progressed, load_state, save_state
 from foretaste.rl.rollout import EnvPool, Rollout, rollout
-from foretaste.rl.tasks import Task, keyed_seed, training_tasks
+from foretaste.rl.tasks import Task, training_tasks
 from foretaste.rl.update import Updater
 from foretaste.statistics import exact_interval, paired_difference_interval
 from foretaste.writers import open_writers
@@ -115,8 +117,8 @@ class _Run:
             self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
         self.sampler = Sampler(self.actor_critic, config.sampling)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
-        self.variance = diagnostics.PooledVariance()
         self.replay = Replay(folder / "episodes")
+        self.learner = Learner(config, self.updater, self.replay, self._tell)
         self.keeper = GateKeeper(config.gate)
         self.reference: Reference | None = None
         self.writers = open_writers(config.writers, folder, config=to_dict(config))
@@ -150,14 +152,14 @@ class _Run:
     def _step(self, step: int) -> None:
         """Sample, learn, measure, write down."""
         config = self.config
-        played = self._sample(training_tasks(config, step), step, gate=self.keeper.gate())
+        played, kept = self._sample_step(step)
         self.replay.add(played.episodes, step)
-        batch = make_batch(played.episodes)
+        batch = make_batch(kept)
         metrics = diagnostics.episode_metrics(played.episodes) | self.keeper.update(played.episodes)
         if config.algorithm.group_size > 1:
-            metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(batch)
+            metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(make_batch(played.episodes))
         with self._timed("training") as training:
-            metrics |= self._learn(batch, step)
+            metrics |= self.learner.learn(batch, step, self.reference)
         self.done.step = step
         self.done.add("sampling", played.sample_seconds)
         self.done.add("environment", played.env_seconds)
@@ -170,89 +172,45 @@ class _Run:
         if step % config.save_every == 0 or step == config.steps:
             self._save()
 
-    def _learn(self, batch: Batch, step: int) -> dict[str, float]:
-        """Update critic and actor after a step's episodes entered the replay; return their metrics."""
-        replay, algorithm = self.config.replay, self.config.algorithm
-        metrics = self._judge_critic(batch) if self.updater.has_critic else {}
-        apart = self.updater.has_critic and replay.critic_episodes > 0
-        if apart:
-            metrics |= self._replay_critic(step)
-        self.done.successes += sum(1 for episode in batch.episodes if (episode.success or 0) >= 1.0)
-        if self.done.successes < replay.actor_start_successes:
-            metrics["policy/waiting"] = 1.0
-        else:
-            actor = make_batch(self.replay.newest(replay.actor_episodes)) if replay.actor_episodes else batch
-            # Values recorded while sampling are those of the critic of now, unless it has learned since.
-            values = self.updater.values(actor) if apart or replay.actor_episodes else None
-            reference = self.reference.logprobs(self.updater, actor) if self.reference else None
-            metrics |= self.updater.update(
-                actor, step=step, seed=self.config.seed, values_BT=values, reference_BT=reference, critic=not apart
-            )
-            metrics |= self._replay_successes(step)
-        if algorithm.name == "ppo":
-            metrics["value/lambda"] = algorithm.turn_lambda
-        return metrics
-
-    def _judge_critic(self, batch: Batch) -> dict[str, float]:
-        """Measure the critic that sampled the batch, before it learns from it."""
-        explained = self.variance.update(batch, batch.values_BT, gamma=self.config.algorithm.gamma)
-        ranks = diagnostics.ranking(batch.episodes)
-        metrics = {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}
-        if explained is not None:
-            metrics["value/explained_variance"] = explained
-        return metrics
-
-    def _replay_critic(self, step: int) -> dict[str, float]:
-        """Let the critic learn from this step's episodes and replayed ones, off-policy."""
-        replay, new = self.config.replay, self.config.episodes_per_step
-        rng = np.random.default_rng(keyed_seed(self.config.seed, "replay", step))
-        old = self.replay.draw(
-            replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=new
-        )
-        batch = make_batch([*old, *self.replay.newest(new)])
-        returns = self.updater.replay_returns(batch, ratio_cap=replay.ratio_cap)
-        return self.updater.fit_critic(
-            batch,
-            returns,
-            passes=replay.critic_passes,
-            seed=self.config.seed,
-            key=("replay", step),
-            warmup=self.updater.warmup(step),
-        )
-
-    def _replay_successes(self, step: int) -> dict[str, float]:
-        """Imitate successes drawn from the replay, if the recipe asks for it."""
-        replay = self.config.replay
-        if not replay.success_episodes:
-            return {}
-        rng = np.random.default_rng(keyed_seed(self.config.seed, "successes", step))
-        won = self.replay.draw(
-            replay.success_episodes,
-            rng,
-            half_life_steps=replay.half_life_steps,
-            priority=lambda episode: float((episode.success or 0.0) >= 1.0),
-        )
-        if not won:
-            return {}
-        rate = self.updater.warmup(step) * self.config.algorithm.learning_rate
-        loss = self.updater.imitate([token_sequence(episode) for episode in won], learning_rate=rate)
-        return {"policy/imitation_loss": loss}
-
     def _pretrain_values(self) -> None:
         """Fit the critic to the frozen policy's returns before the policy may move."""
         config = self.config
         count = config.algorithm.value_pretraining_episodes
         self.progress.phase("value pretraining", count)
-        batch = make_batch(self._sample(training_tasks(config, 0, count), 0, count=True).episodes)
-        loss = self.updater.pretrain_values(batch, seed=config.seed)
-        values = self.updater.values(batch)
-        explained = diagnostics.PooledVariance().update(batch, values, gamma=config.algorithm.gamma)
-        metrics = {"value/loss": loss, "train/sampled_tokens": float(batch.tokens)}
-        if explained is not None:
-            metrics["value/explained_variance"] = explained
-        self.ledger.append(self.run, "value_pretraining", metrics, step=0)
+        played = self._sample(training_tasks(config, 0, count), 0, count=True)
+        self.ledger.append(self.run, "value_pretraining", self.learner.pretrain_values(played.episodes), step=0)
+
+    def _tell(self, step: int, advice: Advice) -> None:
+        """Write down what `auto` has chosen and why."""
+        self.ledger.append(self.run, "advice", advice.to_json(), step=step)
+        self.progress.note(f"step {step}: auto learns by {advice.method}. {' '.join(advice.reasons)}")
 
     # Pieces -----------------------------------------------------------------------------------
+
+    def _sample_step(self, step: int) -> tuple[Rollout, list[Episode]]:
+        """Sample a step's episodes; return all of them, and those to learn from.
+
+        With dynamic sampling, groups whose returns are all equal are left out and others sampled in their place,
+        until enough groups tell something or three times as many were sampled again.
+
+        Source: dynamic sampling, DAPO 2503.14476 section 3.2.
+        """
+        config, wanted = self.config, self.config.episodes_per_step
+        played = self._sample(training_tasks(config, step), step, gate=self.keeper.gate())
+        if not config.algorithm.dynamic_sampling:
+            return played, played.episodes
+        kept = telling(played.episodes)
+        for extra in range(1, 4):
+            if len(kept) >= wanted:
+                break
+            more = self._sample(training_tasks(config, step, first=extra * wanted), step, gate=self.keeper.gate())
+            kept += telling(more.episodes)
+            played = Rollout(
+                [*played.episodes, *more.episodes],
+                played.sample_seconds + more.sample_seconds,
+                played.env_seconds + more.env_seconds,
+            )
+        return played, kept[:wanted] or played.episodes
 
     def _sample(self, tasks: Sequence[Task], step: int, *, gate: Gate | None = None, count: bool = False) -> Rollout:
         """Play tasks with the current policy; raises RunError when the environment fails more than it works."""
@@ -263,6 +221,8 @@ class _Run:
             gate=gate,
             on_episode=(lambda episode: self.progress.advance()) if count else None,
         )
+        if self.config.model.privileged_critic:
+            played = dataclasses.replace(played, episodes=[without_values(episode) for episode in played.episodes])
         self.done.episodes += len(played.episodes)
         self.done.sampled_tokens += sum(episode.action_tokens for episode in played.episodes)
         errors = Counter(episode.error for episode in played.episodes if episode.end is EpisodeEnd.ERROR)
@@ -332,7 +292,7 @@ class _Run:
     def _save_state(self) -> None:
         state = {
             "updater": self.updater.state(),
-            "variance": self.variance.state(),
+            "learner": self.learner.state(),
             "gate": self.keeper.state(),
             "reference": self.reference.state() if self.reference else None,
             "progressed": dataclasses.asdict(self.done),
@@ -343,7 +303,7 @@ class _Run:
         """Go back to the last resume point and say so in the ledger."""
         state = load_state(self.folder / "state", run=self.run)
         self.updater.load(state["updater"])
-        self.variance.load(state["variance"])
+        self.learner.load(state["learner"])
         self.keeper.load(state["gate"])
         if state["reference"] is not None:
             self.reference = Reference(self.actor_critic, state["reference"])

@@ -6,6 +6,7 @@ minibatches (optimiser steps) and micro-batches (memory), and counts what happen
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +17,13 @@ from torch import Tensor
 from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import ActorCritic, Evaluation, TokenSequence
 from foretaste.models.precision import MasterWeights
-from foretaste.rl.batch import Batch, compute_returns
+from foretaste.rl.batch import Batch, compute_returns, final_state_sequence, privileged_sequence
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
 from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
 from foretaste.rl.tasks import keyed_seed
+
+CRITIC = AlgorithmConfig(name="ppo", critic_lambda=1.0)
+"""Settings with which Monte-Carlo targets and reach weights are made, whatever the actor learns by."""
 
 
 class FlatTargets(NamedTuple):
@@ -38,12 +42,16 @@ class Updater:
     def __init__(self, actor_critic: ActorCritic, algorithm: AlgorithmConfig, *, temperature: float) -> None:
         self.actor_critic = actor_critic
         self.algorithm = algorithm
+        """What the actor's advantages are made with; `train.py` replaces it where lambda or the method adapts."""
         self.temperature = temperature
-        self.has_critic = algorithm.name == "ppo"
+        self.has_critic = algorithm.name in ("ppo", "auto")
+        self.privileged = actor_critic.config.privileged_critic
         self.device = next(actor_critic.parameters()).device
         self.scale = RunningScale()
+        head = list(actor_critic.critic.head.parameters())
+        tower = [p for p in actor_critic.critic_parameters() if not any(p is own for own in head)]
         self.optimizer = MasterWeights(
-            {"policy": actor_critic.policy_parameters(), "value": actor_critic.critic_parameters()},
+            {"policy": actor_critic.policy_parameters(), "value": tower, "value_head": head},
             max_grad_norm=algorithm.max_grad_norm,
         )
 
@@ -63,9 +71,26 @@ class Updater:
         """Return V of every action token under the critic of now, B x T."""
         values = np.zeros_like(batch.values_BT)
         for rows in self._microbatches(batch, np.arange(len(batch.episodes))):
-            evaluation = self._evaluate(batch, rows, policy=False, values=True)
-            _scatter(values, batch, rows, evaluation.values_N)
+            _scatter(values, batch, rows, self._critic(batch, rows).values_N)
         return values
+
+    @torch.no_grad()
+    def refreshed(self, batch: Batch) -> Batch:
+        """Return the batch with values of the critic of now in place of those recorded while sampling.
+
+        The states in which episodes were cut or stopped are read anew too: an estimate is unbiased under a gate
+        only if a stopped episode is worth what the same critic says of those that survived there. With a
+        privileged critic nothing valid was recorded at all.
+        """
+        final_B = batch.final_value_B.copy()
+        cut = [b for b, episode in enumerate(batch.episodes) if episode.final_observation_tokens]
+        sequences = [
+            final_state_sequence(batch.episodes[b], self._encode if self.privileged else lambda text: []) for b in cut
+        ]
+        for rows in split_by_tokens([len(one.tokens) for one in sequences], self.algorithm.microbatch_tokens):
+            read = self.actor_critic.evaluate([sequences[row] for row in rows], policy=False, values=True)
+            final_B[[cut[row] for row in rows]] = read.values_N.float().cpu().numpy()
+        return batch._replace(values_BT=self.values(batch), final_value_B=final_B)
 
     @torch.no_grad()
     def logprobs(self, batch: Batch) -> Array:
@@ -84,7 +109,9 @@ class Updater:
         Source: value pretraining, VC-PPO 2503.01491 section 4.1.
         """
         self.actor_critic.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
-        returns = compute_returns(batch, self.algorithm, values_BT=np.zeros_like(batch.values_BT))
+        batch = self.refreshed(batch)  # so that a cut episode's future counts as the mean, not as a fresh head's middle
+        targets = dataclasses.replace(CRITIC, gamma=self.algorithm.gamma)
+        returns = compute_returns(batch, targets, values_BT=np.zeros_like(batch.values_BT))
         passes = self.algorithm.value_pretraining_passes
         return self.fit_critic(batch, returns, passes=passes, seed=seed, key=("pretrain",))["value/loss"]
 
@@ -95,28 +122,29 @@ class Updater:
 
         Returns the mean loss of the last pass and the mean gradient norm.
         """
-        rate = {"value": warmup * self.algorithm.critic_learning_rate}
+        rates = self._critic_rates(warmup)
         loss, norms = 0.0, []
         for pass_index in range(passes):
             loss = 0.0
             for rows in self._minibatches(batch, seed, (*key, pass_index)):
                 tokens = float(batch.length_B[rows].sum())
                 for micro in self._microbatches(batch, rows):
-                    evaluation = self._evaluate(batch, micro, policy=False, values=True)
+                    evaluation = self._critic(batch, micro)
                     part = self._value_loss(evaluation, self._flat(batch, returns, micro), tokens)
                     part.backward()
                     self.optimizer.accumulate()
                     loss += part.item() * tokens
-                norms.append(self.optimizer.step(rate)["value"])
+                norms.append(self.optimizer.step(rates)["value"])
         return {"value/loss": loss / batch.tokens, "value/gradient_norm": float(np.mean(norms)) if norms else 0.0}
 
     def replay_returns(self, batch: Batch, *, ratio_cap: float) -> Returns:
         """Return the critic's targets for replayed episodes: V-trace under the policy and critic of now."""
         ratio_BT = np.exp(np.clip(self.logprobs(batch) - batch.logprobs_BT, -20, 20))
-        weights = compute_returns(batch, self.algorithm).weights_BT
+        weights = compute_returns(batch, CRITIC).weights_BT
+        batch = self.refreshed(batch)
         targets = vtrace(
             batch.rewards_BT,
-            self.values(batch),
+            batch.values_BT,
             batch.final_value_B,
             batch.length_B,
             ratio_BT,
@@ -151,7 +179,7 @@ class Updater:
         warmup = self.warmup(step)
         rates = {"policy": warmup * algorithm.learning_rate}
         if critic:
-            rates["value"] = warmup * algorithm.critic_learning_rate
+            rates |= self._critic_rates(warmup)
         totals = _Totals()
         for pass_index in range(algorithm.passes):
             for minibatch, rows in enumerate(self._minibatches(batch, seed, (step, pass_index))):
@@ -180,6 +208,11 @@ class Updater:
         self.optimizer.step({"policy": learning_rate})
         return loss
 
+    def _critic_rates(self, warmup: float) -> dict[str, float]:
+        """The head moves faster than the tower: it alone must follow the mean success as that rises."""
+        algorithm = self.algorithm
+        return {"value": warmup * algorithm.critic_learning_rate, "value_head": warmup * algorithm.head_learning_rate}
+
     # Pieces -----------------------------------------------------------------------------------
 
     def _accumulate(
@@ -195,7 +228,7 @@ class Updater:
     ) -> None:
         """Add one micro-batch's gradient; `untouched` says that the weights are still those that sampled."""
         flat = self._flat(batch, returns, rows, reference_BT)
-        evaluation = self._evaluate(batch, rows, policy=True, values=critic)
+        evaluation = self._evaluate(batch, rows, policy=True, values=critic and not self.privileged)
         policy = ppo_loss(
             evaluation.logprobs_N,
             flat.behaviour_N,
@@ -213,7 +246,8 @@ class Updater:
                 evaluation.logprobs_N, flat.reference_N, normalizer=tokens
             )
         if critic:
-            value_loss = self._value_loss(evaluation, flat, tokens)
+            read = self._critic(batch, rows) if self.privileged else evaluation
+            value_loss = self._value_loss(read, flat, tokens)
             loss = loss + value_loss
             totals.value_loss += value_loss.item() * tokens
         loss.backward()
@@ -236,6 +270,16 @@ class Updater:
     def _evaluate(self, batch: Batch, rows: Sequence[int], *, policy: bool, values: bool) -> Evaluation:
         sequences = [batch.sequences[row] for row in rows]
         return self.actor_critic.evaluate(sequences, temperature=self.temperature, policy=policy, values=values)
+
+    def _critic(self, batch: Batch, rows: Sequence[int]) -> Evaluation:
+        """Run the critic alone, on the sequences that it may read."""
+        if not self.privileged:
+            return self._evaluate(batch, rows, policy=False, values=True)
+        sequences = [privileged_sequence(batch.episodes[row], self._encode) for row in rows]
+        return self.actor_critic.evaluate(sequences, policy=False, values=True)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.actor_critic.tokenizer.encode(text, add_special_tokens=False)
 
     def _flat(
         self, batch: Batch, returns: Returns, rows: Sequence[int], reference_BT: Array | None = None

@@ -1,0 +1,201 @@
+"""Which way of learning suits an environment? Evidence in, a choice and its reasons in plain words out.
+
+    probe(config) -> Advice          a model meets an environment for a few episodes (`foretaste doctor --advise`)
+    choose(Evidence) -> Advice       the rule, also re-applied while training with `algorithm.name = "auto"`
+
+The rule rests on two things that decide whether mid-episode credit can help: how rarely the policy succeeds, and
+whether a critic can tell from an unfinished episode how it will end. Signal-to-noise figures are shown as evidence
+and do not decide: an estimator may look strong on frozen episodes because it is biased.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from foretaste.config import ReplayConfig, TrainConfig
+from foretaste.records import Episode, EpisodeEnd
+from foretaste.rl.adapt import Ranking, pairs_of, pooled
+from foretaste.rl.batch import make_batch
+from foretaste.rl.diagnostics import PARTS, judged_values, value_at_part
+from foretaste.rl.signal import Signal, signals
+from foretaste.rl.update import Updater
+from foretaste.statistics import exact_interval
+
+Method = Literal["value", "leave-one-out", "success replay"]
+
+TRUSTED = 0.6
+"""AUC halfway, less one standard error, from which a critic is said to see."""
+POSSIBLE = 0.7
+"""AUC halfway, plus two standard errors, below which a critic is said to be blind."""
+RARE = 0.1
+"""Success below which too few episodes carry a signal of their own."""
+GROUP = 8
+"""Group size for which the share of groups without signal is told."""
+RECHECK_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a few episodes say about an environment and a policy."""
+
+    episodes: int
+    successes: int
+    turns: float
+    """Mean turns of an episode."""
+    auc: dict[str, Ranking | None]
+    """How well V ranks unfinished episodes, at 25, 50 and 75%; None where one of the outcomes is missing."""
+    signals: tuple[Signal, ...] = ()
+
+    @property
+    def success(self) -> float:
+        """Share of episodes that succeed."""
+        return self.successes / self.episodes if self.episodes else 0.0
+
+    @property
+    def silent_groups(self) -> float:
+        """Expected share of groups of eight that all fail or all succeed, at this success."""
+        return self.success**GROUP + (1 - self.success) ** GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A way of learning, why, and on what evidence."""
+
+    method: Method
+    reasons: tuple[str, ...]
+    evidence: Evidence
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for the ledger."""
+        values = dataclasses.asdict(self)
+        values["evidence"] |= {"success": self.evidence.success, "silent_groups": self.evidence.silent_groups}
+        values["evidence"]["auc"] = {k: v and v._asdict() for k, v in self.evidence.auc.items()}
+        values["evidence"]["signals"] = [signal._asdict() for signal in self.evidence.signals]
+        return values
+
+
+def choose(evidence: Evidence) -> Advice:
+    """Apply the rule.
+
+    1. No success, or no failure, or one: nothing can be compared; "value" waits with lambda at 1, losing nothing.
+    2. Episodes of one turn: no later turn to pass credit back from; "leave-one-out".
+    3. V halfway is right (AUC - SE > 0.6): "value".
+    4. V may still be right (AUC + 2 SE > 0.7) and success is below 10%: "value", with lambda at 1 until it is shown.
+    5. V is blind: "success replay" below 10% success, else "leave-one-out".
+    """
+    rank, p = evidence.auc.get("50"), evidence.success
+    share = f"{evidence.successes} of {evidence.episodes} episodes succeed"
+    if evidence.successes < 2 or evidence.successes == evidence.episodes or rank is None:
+        why = [f"{share}: too little contrast to measure anything."]
+        if evidence.successes == 0:
+            why.append("No estimator has a signal yet. An easier level or a warm start (imitate.episodes) would help.")
+        if evidence.turns <= 1:
+            return Advice("leave-one-out", (*why, _ONE_TURN), evidence)
+        return Advice("value", (*why, "The critic learns from every episode; lambda stays 1 until it ranks."), evidence)
+    groups = f"A group of {GROUP} would carry no signal in {evidence.silent_groups:.0%} of cases."
+    seen = f"V halfway ranks a later success above a later failure in {rank.auc:.0%} of pairs (+- {rank.error:.0%})."
+    if evidence.turns <= 1:
+        return Advice("leave-one-out", (f"{share}.", _ONE_TURN), evidence)
+    if rank.auc - rank.error > TRUSTED:
+        why = (f"{share}. {groups}", seen, "So V can tell single turns apart: credit in mid-episode.")
+        return Advice("value", why, evidence)
+    if rank.auc + 2 * rank.error > POSSIBLE and p < RARE:
+        why = (f"{share}. {groups}", seen, "Too few successes to say more: lambda stays 1 until V is shown right.")
+        return Advice("value", why, evidence)
+    blind = "The outcome cannot be seen halfway, so V cannot tell turns apart, and a lambda below 1 would mislead."
+    if p < RARE:
+        why = (f"{share}. {groups}", seen, blind, "Successes are rare, so each is learned from again.")
+        return Advice("success replay", why, evidence)
+    return Advice(
+        "leave-one-out", (f"{share}.", seen, blind, "Success is common enough to compare episodes."), evidence
+    )
+
+
+_ONE_TURN = "Episodes have one turn, so there is no later turn to pass credit back from."
+
+
+def evidence_of(
+    episodes: Sequence[Episode],
+    rows: Sequence[Sequence[float]] | None = None,
+    *,
+    ranking: Ranking | None = None,
+    found: Sequence[Signal] = (),
+) -> Evidence:
+    """Return the evidence in episodes; `rows` are their values by a critic that did not learn from them.
+
+    `ranking` replaces the AUC halfway (pooled over steps, while training).
+    """
+    good = [e for e in episodes if e.end is not EpisodeEnd.ERROR and e.success is not None]
+    judged = judged_values(episodes, rows)
+    won = np.array([success >= 1.0 for _, success in judged], dtype=bool)
+    auc = {
+        name: pooled([pairs_of(np.array([value_at_part(values, part) for values, _ in judged]), won)])
+        for name, part in PARTS.items()
+    }
+    if ranking is not None:
+        auc["50"] = ranking
+    return Evidence(
+        episodes=len(good),
+        successes=sum(1 for e in good if (e.success or 0.0) >= 1.0),
+        turns=float(np.mean([len(e.turns) for e in good])) if good else 0.0,
+        auc=auc,
+        signals=tuple(found),
+    )
+
+
+def probe(updater: Updater, episodes: Sequence[Episode], *, seed: int, directions: int = 16) -> Advice:
+    """Fit the critic to half of the episodes, measure on the other half, and choose. The critic keeps what it learned.
+
+    Raises: ValueError if no episode is usable.
+    """
+    batch = make_batch(episodes)
+    half = max(1, len(batch.episodes) // 2)
+    updater.pretrain_values(make_batch(batch.episodes[:half]), seed=seed)
+    unseen = updater.refreshed(make_batch(batch.episodes[half:] or batch.episodes))
+    found = signals(updater, unseen, directions=directions, seed=seed)
+    measured = evidence_of(unseen.episodes, unseen.values_BT.tolist(), found=found or ())
+    everything = evidence_of(batch.episodes)
+    counts = {"episodes": everything.episodes, "successes": everything.successes, "turns": everything.turns}
+    return choose(dataclasses.replace(measured, **counts))
+
+
+def filled(config: TrainConfig) -> TrainConfig:
+    """Return the config of an `auto` run: replay settings left at 0 take those of the replay critic.
+
+    The critic learns from four times the step's episodes (replayed ones included), the actor from the newest two
+    steps, success replay from half a step's worth of successes.
+    """
+    given, new = config.replay, config.episodes_per_step
+    replay: ReplayConfig = dataclasses.replace(
+        given,
+        critic_episodes=given.critic_episodes or 4 * new,
+        actor_episodes=given.actor_episodes or 2 * new,
+        success_episodes=given.success_episodes or max(1, new // 2),
+        actor_start_successes=given.actor_start_successes or 4,
+    )
+    return dataclasses.replace(config, replay=replay)
+
+
+def words(advice: Advice) -> list[str]:
+    """Return the advice and its evidence as lines for a person."""
+    evidence = advice.evidence
+    interval = exact_interval(evidence.successes, evidence.episodes)
+    lines = [f"Advice: {advice.method}", *(f"  {reason}" for reason in advice.reasons), "", "Evidence:"]
+    lines.append(f"  success now        {evidence.success:.3f}  [{interval.low:.3f}, {interval.high:.3f}]")
+    lines.append(f"  silent groups of {GROUP}  {evidence.silent_groups:.0%} would all fail or all succeed")
+    lines.append(f"  turns              {evidence.turns:.1f}")
+    for name in PARTS:
+        rank = evidence.auc.get(name)
+        text = "not measured: needs successes and failures" if rank is None else f"{rank.auc:.2f} +- {rank.error:.2f}"
+        lines.append(f"  AUC of V at {name}%    {text}")
+    for signal in evidence.signals:
+        ratio = "" if signal.relative is None else f"  ({signal.relative:.1f}x leave one out)"
+        lines.append(f"  signal of {signal.estimator:<14} {signal.quality:.4f}{ratio}")
+    if not evidence.signals:
+        lines.append("  signal of estimators not measured: needs float32 weights")
+    return lines

@@ -1,0 +1,170 @@
+"""What a training step learns, and from which episodes: critic, actor, replay, and the choice of `auto`.
+
+    judge the critic -> critic (this step's episodes, or replayed ones) -> actor (newest episodes) -> successes again
+
+`train.py` samples and writes down; `update.py` takes the optimiser steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from foretaste.config import TrainConfig
+from foretaste.records import Episode
+from foretaste.rl import diagnostics
+from foretaste.rl.adapt import LambdaAdapter
+from foretaste.rl.advise import RECHECK_STEPS, Advice, Method, choose, evidence_of, filled, probe
+from foretaste.rl.batch import Batch, make_batch, token_sequence
+from foretaste.rl.reference import Reference
+from foretaste.rl.replay import Replay
+from foretaste.rl.tasks import keyed_seed
+from foretaste.rl.update import Updater
+
+_ESTIMATORS: dict[Method, Literal["ppo", "reinforce"]] = {
+    "value": "ppo",
+    "leave-one-out": "reinforce",
+    "success replay": "reinforce",
+}
+
+
+class Learner:
+    """Turns the episodes of a step into updates, and keeps what the next step needs to know."""
+
+    def __init__(
+        self, config: TrainConfig, updater: Updater, replay: Replay, tell: Callable[[int, Advice], None]
+    ) -> None:
+        """`tell(step, advice)` is called whenever `auto` has chosen."""
+        self.auto = config.algorithm.name == "auto"
+        self.config = filled(config) if self.auto else config
+        self.updater, self.replay, self.tell = updater, replay, tell
+        self.variance = diagnostics.PooledVariance()
+        self.adapter = LambdaAdapter(config.algorithm.turn_lambda)
+        self.method: Method = "value"
+        self.successes = 0
+        """Successful training episodes so far."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` restores."""
+        return {
+            "variance": self.variance.state(),
+            "adapter": self.adapter.state(),
+            "method": self.method,
+            "successes": self.successes,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore a state returned by `state`."""
+        self.variance.load(state["variance"])
+        self.adapter.load(state["adapter"])
+        self.method, self.successes = state["method"], state["successes"]
+
+    # Before the first step ----------------------------------------------------------------------
+
+    def pretrain_values(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """Fit the critic to the frozen policy's returns before the policy may move; `auto` chooses first."""
+        batch = make_batch(episodes)
+        if self.auto:
+            self._choose(0, probe(self.updater, batch.episodes, seed=self.config.seed))
+        loss = self.updater.pretrain_values(batch, seed=self.config.seed)
+        values = self.updater.values(batch)
+        explained = diagnostics.PooledVariance().update(batch, values, gamma=self.config.algorithm.gamma)
+        metrics = {"value/loss": loss, "train/sampled_tokens": float(batch.tokens)}
+        if explained is not None:
+            metrics["value/explained_variance"] = explained
+        return metrics
+
+    # A step ---------------------------------------------------------------------------------------
+
+    def learn(self, batch: Batch, step: int, reference: Reference | None) -> dict[str, float]:
+        """Update critic and actor after a step's episodes entered the replay; return their metrics."""
+        replay, updater = self.config.replay, self.updater
+        if updater.privileged and updater.has_critic:  # nothing valid was recorded while sampling
+            batch = updater.refreshed(batch)
+        metrics = self._judge_critic(batch) if updater.has_critic else {}
+        if self.auto and step % RECHECK_STEPS == 0:
+            self._recheck(step)
+        apart = updater.has_critic and (replay.critic_episodes > 0 or self.auto)
+        if apart:
+            metrics |= self._replay_critic(step)
+        self.successes += sum(1 for episode in batch.episodes if (episode.success or 0) >= 1.0)
+        if self.successes < replay.actor_start_successes:
+            return metrics | {"policy/waiting": 1.0}
+        actor = make_batch(self.replay.newest(replay.actor_episodes)) if replay.actor_episodes else batch
+        updater.algorithm = self._algorithm()
+        if updater.algorithm.name == "ppo":
+            metrics["value/lambda"] = updater.algorithm.turn_lambda
+            # Values recorded while sampling are those of the critic of now, unless it has learned since.
+            if apart or replay.actor_episodes:
+                actor = updater.refreshed(actor)
+        logprobs = reference.logprobs(updater, actor) if reference else None
+        metrics |= updater.update(actor, step=step, seed=self.config.seed, reference_BT=logprobs, critic=not apart)
+        return metrics | self._replay_successes(step)
+
+    def _algorithm(self) -> Any:
+        """Return the settings that the actor's advantages are made with in this step."""
+        algorithm = self.config.algorithm
+        if algorithm.adapt_lambda or self.auto:
+            algorithm = dataclasses.replace(algorithm, turn_lambda=self.adapter.value)
+        return dataclasses.replace(algorithm, name=_ESTIMATORS[self.method]) if self.auto else algorithm
+
+    def _judge_critic(self, batch: Batch) -> dict[str, float]:
+        """Measure the critic that sampled the batch, before it learns from it."""
+        explained = self.variance.update(batch, batch.values_BT, gamma=self.config.algorithm.gamma)
+        rows = batch.values_BT.tolist()
+        self.adapter.update(batch.episodes, rows)
+        ranks = diagnostics.ranking(batch.episodes, rows)
+        metrics = {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}
+        if explained is not None:
+            metrics["value/explained_variance"] = explained
+        return metrics
+
+    def _replay_critic(self, step: int) -> dict[str, float]:
+        """Let the critic learn from this step's episodes and replayed ones, off-policy."""
+        replay, new = self.config.replay, self.config.episodes_per_step
+        rng = np.random.default_rng(keyed_seed(self.config.seed, "replay", step))
+        old = self.replay.draw(
+            replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=new
+        )
+        batch = make_batch([*old, *self.replay.newest(new)])
+        returns = self.updater.replay_returns(batch, ratio_cap=replay.ratio_cap)
+        return self.updater.fit_critic(
+            batch,
+            returns,
+            passes=replay.critic_passes,
+            seed=self.config.seed,
+            key=("replay", step),
+            warmup=self.updater.warmup(step),
+        )
+
+    def _replay_successes(self, step: int) -> dict[str, float]:
+        """Imitate successes drawn from the replay, if the recipe asks for it or `auto` has chosen it."""
+        replay = self.config.replay
+        if not replay.success_episodes or (self.auto and self.method != "success replay"):
+            return {}
+        rng = np.random.default_rng(keyed_seed(self.config.seed, "successes", step))
+        won = self.replay.draw(
+            replay.success_episodes,
+            rng,
+            half_life_steps=replay.half_life_steps,
+            priority=lambda episode: float((episode.success or 0.0) >= 1.0),
+        )
+        if not won:
+            return {}
+        rate = self.updater.warmup(step) * self.config.algorithm.learning_rate
+        loss = self.updater.imitate([token_sequence(episode) for episode in won], learning_rate=rate)
+        return {"policy/imitation_loss": loss}
+
+    # The choice of `auto` -------------------------------------------------------------------------
+
+    def _recheck(self, step: int) -> None:
+        """Choose again from the newest episodes and the pooled ranking; nothing is sampled for it."""
+        recent = self.replay.newest(RECHECK_STEPS * self.config.episodes_per_step)
+        self._choose(step, choose(evidence_of(recent, ranking=self.adapter.ranking)))
+
+    def _choose(self, step: int, advice: Advice) -> None:
+        self.method = advice.method
+        self.tell(step, advice)
