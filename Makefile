@@ -61,8 +61,8 @@ unit: venv
 demo: venv  ## train the default recipe and write its report (RECIPE=recipes/quick.toml: another one)
 	@$(BIN)/foretaste train $(RECIPE)
 
-docs: venv  ## write docs/cli.md anew from the --help texts
-	@$(BIN)/python tools/write_cli_docs.py
+docs: venv  ## write docs/cli.md and the file tree of docs/architecture.md anew from the code
+	@$(BIN)/python tools/write_docs.py
 
 format: venv  ## format the code and repair what ruff can repair
 	@$(BIN)/ruff check --fix .

@@ -103,7 +103,7 @@ class AlgorithmConfig:
     minibatches: int = 2
     """Optimiser steps per pass."""
     learning_rate: float = 3e-5
-    critic_learning_rate: float = 1e-4
+    critic_learning_rate: float = 3e-4
     """Of the critic's layers."""
     head_learning_rate: float = 1e-3
     """Of the critic's output layer, which must keep up with the mean success."""

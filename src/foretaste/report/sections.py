@@ -26,6 +26,7 @@ DIAGNOSTICS: tuple[tuple[str, str, str], ...] = (
     ("policy/sampler_difference_p999", "Sampler and trainer, 99.9%", "The same without the most extreme tokens."),
     ("train/reward", "Mean reward", "Of training episodes."),
     ("train/truncated", "Truncated", "Episodes cut by a limit."),
+    ("train/cut_actions", "Actions cut", "Answers that the token limit cut before they ended."),
     ("train/errors", "Errors", "Episodes left out because the environment or grader failed."),
 )
 """(metric, title, how to read it)"""

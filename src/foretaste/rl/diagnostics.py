@@ -125,9 +125,10 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         "train/errors": float(len(episodes) - len(good)),
     }
     if good:
-        cut = [any(turn.action.cut for turn in e.turns) or e.end is EpisodeEnd.TRUNCATED for e in good]
+        actions = [turn.action for episode in good for turn in episode.turns]
         metrics["train/reward"] = float(np.mean([episode.total_reward for episode in good]))
-        metrics["train/truncated"] = float(np.mean(cut))
+        metrics["train/truncated"] = float(np.mean([episode.end is EpisodeEnd.TRUNCATED for episode in good]))
+        metrics["train/cut_actions"] = float(np.mean([action.cut for action in actions])) if actions else 0.0
         metrics["train/turns"] = float(np.mean([len(episode.turns) for episode in good]))
         # A survivor of gates stands for the stopped ones too (Horvitz & Thompson 1952); without a gate: the mean.
         metrics["train/success"] = sum(episode_weight(e) * e.success for e in good if e.success) / len(good)
@@ -147,11 +148,11 @@ def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None)
     `max_entropy` is the policy's entropy in the first step, the yardstick for collapse.
     """
     found: list[tuple[str, str]] = []
-    if metrics.get("train/truncated", 0.0) > 0.5:
+    if metrics.get("train/cut_actions", 0.0) > 0.5:
         found.append(
             (
-                f"{metrics['train/truncated']:.0%} of the episodes were cut by a limit",
-                "sampling.max_new_tokens, env.max_turns or sampling.max_context",
+                f"{metrics['train/cut_actions']:.0%} of the actions were cut by the token limit before they ended",
+                "sampling.max_new_tokens, or env.examples (more worked examples show where to stop)",
             )
         )
     explained = metrics.get("value/explained_variance")
