@@ -52,9 +52,12 @@ def write_results(ledger: Ledger, run: str, folder: Path) -> Path:
 
     Raises: RunError if the folder cannot be written.
     """
+    from foretaste.report.exam_page import write_exam_report
     from foretaste.report.page import write_report
 
     try:
+        if ledger.run(run).kind == "exam":
+            return write_exam_report(ledger, run, folder)
         folder.mkdir(parents=True, exist_ok=True)
         if ledger.records(run, "summary"):
             values = dataclasses.asdict(summary_of(ledger, run))

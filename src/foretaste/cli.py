@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "envs": Command("foretaste.commands.envs", "list the environments with a sample each; check your own"),
     "train": Command("foretaste.commands.train", "train a model on an environment, from a recipe or from flags"),
+    "exam": Command("foretaste.commands.exam", "examine a policy on sealed items, with a verdict; compare two"),
     "report": Command("foretaste.commands.report", "write a run's report.html anew from the ledger"),
     "runs": Command("foretaste.commands.runs", "list the runs of a ledger"),
     "lab": Command("foretaste.commands.lab", "run studies: a claim in, a verdict out; sweeps and laws of scale"),
@@ -40,8 +41,8 @@ EXAMPLES = """\
   foretaste train --resume latest         go on with an interrupted run
   foretaste report --open                 look at the latest run"""
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; a check found faults; an error that the user can repair; Ctrl-C."""
+OK, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit codes: done; a check found faults; Ctrl-C. Errors carry their own (`ForetasteError.exit_code`)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         _print_error(str(error))
-        return USAGE
+        return error.exit_code
     except KeyboardInterrupt as interrupt:
         if debug:
             traceback.print_exc()

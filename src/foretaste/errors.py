@@ -13,6 +13,9 @@ from collections.abc import Iterable
 class ForetasteError(Exception):
     """Base of every error that a user can cause or repair."""
 
+    exit_code = 2
+    """What the command line returns; commands whose 2 means something else set another."""
+
 
 class ConfigError(ForetasteError):
     """A recipe, flag or argument that cannot be used."""

@@ -139,7 +139,7 @@ class Endpoint:
         Raises: ModelError if no request can work: a refused key, an unknown model, nobody there.
         """
         with ThreadPoolExecutor(max_workers=max(1, self.config.concurrent)) as pool:
-            futures = [pool.submit(self._answer, conversation) for conversation in conversations]
+            futures = [pool.submit(self.answer, conversation) for conversation in conversations]
             try:
                 return [future.result() for future in futures]
             except BaseException:
@@ -162,8 +162,8 @@ class Endpoint:
 
     # One request ------------------------------------------------------------------------------
 
-    def _answer(self, conversation: Conversation) -> Action:
-        """Ask until an answer comes or the tries are used up."""
+    def answer(self, conversation: Conversation) -> Action:
+        """Ask until an answer comes or the tries are used up; what `act` does for one conversation. Thread-safe."""
         try:
             action = self._with_retries(lambda: self._ask(conversation))
         except _GivenUp as error:

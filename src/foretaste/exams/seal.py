@@ -33,7 +33,7 @@ def secret_in(folder: str | Path, paper: str) -> str:
 
     Raises: ConfigError if the file there holds no secret.
     """
-    file = Path(folder) / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', paper)}.secret"
+    file = _secret_file(folder, paper)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:  # exclusive creation, so that two sittings starting together agree on one secret
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
@@ -43,6 +43,25 @@ def secret_in(folder: str | Path, paper: str) -> str:
     secret = file.read_text(encoding="utf-8").strip()
     _check_secret(secret, f"The file {file}")
     return secret
+
+
+def secrets_known(folder: str | Path, paper: str) -> list[str]:
+    """Return the secrets kept for a paper: the one in use, then the retired ones."""
+    file = _secret_file(folder, paper)
+    found = [file, *sorted(file.parent.glob(f"{file.stem}.*.retired"))]
+    return [path.read_text(encoding="utf-8").strip() for path in found if path.is_file()]
+
+
+def retire_secret(folder: str | Path, paper: str, secret: str) -> None:
+    """Put a secret that was shown out of use, so that the next sitting makes a new one."""
+    file = _secret_file(folder, paper)
+    if file.is_file() and file.read_text(encoding="utf-8").strip() == secret:
+        mark = hashlib.sha256(secret.encode()).hexdigest()[:12]
+        file.rename(file.with_name(f"{file.stem}.{mark}.retired"))
+
+
+def _secret_file(folder: str | Path, paper: str) -> Path:
+    return Path(folder) / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', paper)}.secret"
 
 
 def commitment(secret: str, paper: str) -> str:

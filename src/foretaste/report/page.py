@@ -35,7 +35,7 @@ def write_report(ledger: Ledger, run_id: str, folder: str | Path) -> Path:
 
     Raises: LedgerError for an unknown run or unreadable records; OSError if the file cannot be written.
     """
-    return _write(Path(folder) / REPORT_NAME, render(gather(ledger, run_id)))
+    return write_page(Path(folder) / REPORT_NAME, render(gather(ledger, run_id)))
 
 
 def write_summary(ledger: Ledger, run_id: str, folder: str | Path) -> Path:
@@ -50,51 +50,60 @@ def write_summary(ledger: Ledger, run_id: str, folder: str | Path) -> Path:
             f"Continue it: foretaste train --resume {data.info.id}"
         )
     values = {name: value for name, value in data.summary.items() if name != "version"}
-    return _write(Path(folder) / SUMMARY_NAME, json.dumps(values, indent=2) + "\n")
+    return write_page(Path(folder) / SUMMARY_NAME, json.dumps(values, indent=2) + "\n")
 
 
 def render(data: RunData) -> str:
     """Return the page of a run as HTML."""
-    environment = jinja2.Environment(
+    script = asset("page.js")
+    packed = episodes.choose(data.episodes)
+    gain, paired = data.gain()
+    before, after = data.before, data.after
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            style=Markup(asset("page.css")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            run=data.info,
+            verdict=words.verdict(data.info.name, before and before.interval, after and after.interval),
+            gain=words.gain_sentence(gain, paired=paired),
+            gain_is_clear=gain is not None and gain.low > 0,
+            state=sections.state(data),
+            tiles=sections.tiles(data, gain),
+            learning=sections.learning(data),
+            calibrations=sections.calibrations(data),
+            diagnostics=sections.diagnostics(data),
+            spending=sections.spending(data),
+            warnings=sections.warnings(data),
+            provenance=sections.provenance(data),
+            config=sections.flat(data.info.config),
+            episodes=packed,
+            episodes_recorded=len(data.episodes),
+            viewer={"episodes": packed, "range": episodes.value_range(packed)},
+            not_measured=words.NOT_MEASURED,
+        )
+    )
+
+
+def templates() -> jinja2.Environment:
+    """Return the environment of the page templates: everything filled in is escaped, a missing name is an error."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("foretaste.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = _asset("page.js")
-    packed = episodes.choose(data.episodes)
-    gain, paired = data.gain()
-    before, after = data.before, data.after
-    return environment.get_template("page.html").render(
-        style=Markup(_asset("page.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        run=data.info,
-        verdict=words.verdict(data.info.name, before and before.interval, after and after.interval),
-        gain=words.gain_sentence(gain, paired=paired),
-        gain_is_clear=gain is not None and gain.low > 0,
-        state=sections.state(data),
-        tiles=sections.tiles(data, gain),
-        learning=sections.learning(data),
-        calibrations=sections.calibrations(data),
-        diagnostics=sections.diagnostics(data),
-        spending=sections.spending(data),
-        warnings=sections.warnings(data),
-        provenance=sections.provenance(data),
-        config=sections.flat(data.info.config),
-        episodes=packed,
-        episodes_recorded=len(data.episodes),
-        viewer={"episodes": packed, "range": episodes.value_range(packed)},
-        not_measured=words.NOT_MEASURED,
-    )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file beside the templates."""
     return resources.files("foretaste.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _write(path: Path, text: str) -> Path:
+def write_page(path: Path, text: str) -> Path:
     """Write through a temporary file, so that a reader never sees half a page."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,0 +1,225 @@
+"""What came of one item in one wording: an Answer, with its mark, as the ledger keeps it.
+
+Failures are told apart: a reply that is wrong, one that cannot be read, one that was cut off, one
+that refuses, and an item whose environment, grader or endpoint failed. Only the last is no evidence
+about the policy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from foretaste.envs.grading import one_answer
+from foretaste.exams.paper import Item
+from foretaste.records import Action, Episode, EpisodeEnd, Turn
+
+_REFUSAL = re.compile(
+    r"^\W*(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b|i (?:can(?:not|['’]t| not)|am unable to|am not able to|won['’]t)\b"
+    r"|as an ai\b|unfortunately,? i\b)",
+    re.IGNORECASE,
+)
+
+
+class Mark(StrEnum):
+    """What came of an item. All but ERROR are evidence about the policy."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNPARSEABLE = "unparseable"
+    """The reply cannot be read as an answer of the task's form, or is blank."""
+    TRUNCATED = "truncated"
+    """The token limit cut the reply, or the turn or context limit the episode."""
+    REFUSED = "refused"
+    """Not right, and the last reply begins as a refusal does."""
+    ERROR = "error"
+    """The environment, its grader or the endpoint failed; left out of every score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One item to be asked once."""
+
+    item: int
+    """Place in the sitting's list of items."""
+    asked: Item
+    sample: int = 0
+    """0 is the attempt that counts; further ones of the plain wording tell how much is chance."""
+    public: bool = False
+    """An item of the public twin, asked for the gap."""
+    scarce: bool = False
+    """Of a family whose score is released through the Ladder or Thresholdout: its text is not kept."""
+
+    @property
+    def key(self) -> tuple[int, int, bool]:
+        """What tells attempts of a sitting apart."""
+        return self.item, self.sample, self.public
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One turn as the ledger keeps it: texts, and V before the reply."""
+
+    observation: str
+    action: str
+    value: float | None = None
+    checks: tuple[bool, ...] | None = None
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An attempt and what came of it."""
+
+    item: int
+    sample: int
+    public: bool
+    scarce: bool
+    env: str
+    level: int
+    register: str
+    seed: int
+    cluster: str
+    mark: Mark
+    error: str | None = None
+    retry: bool = False
+    """True if a resumed sitting asks again: the endpoint failed, not the item."""
+    trained_on: bool = False
+    """True if the text as asked, in its wording, is one that training has shown."""
+    turns: tuple[Said, ...] = ()
+    sampled_tokens: int = 0
+    prompt_tokens: int = 0
+
+    @property
+    def key(self) -> tuple[int, int, bool]:
+        """The key of its attempt."""
+        return self.item, self.sample, self.public
+
+    @property
+    def score(self) -> float | None:
+        """1 for right, None for an error, else 0."""
+        return None if self.mark is Mark.ERROR else float(self.mark is Mark.RIGHT)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for the ledger."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Answer:
+        """Read what `to_json` wrote."""
+        turns = tuple(
+            Said(**{**turn, "checks": None if turn["checks"] is None else tuple(turn["checks"])})
+            for turn in values["turns"]
+        )
+        return cls(**{**values, "mark": Mark(values["mark"]), "turns": turns})
+
+    def episode(self) -> Episode:
+        """Return the episode as far as statistics need it: values at the turns' starts, checks, success."""
+        turns = tuple(
+            Turn(
+                said.observation,
+                Action(said.action, values=() if said.value is None else (said.value,), cut=said.cut),
+                checks=said.checks,
+            )
+            for said in self.turns
+        )
+        end = EpisodeEnd.ERROR if self.mark is Mark.ERROR else EpisodeEnd.TERMINATED
+        return Episode(
+            self.env, self.seed, "sealed", self.level, self.register, turns, end, self.score, error=self.error
+        )
+
+
+def answer_of(
+    attempt: Attempt, episode: Episode, *, failure: str | None = None, values: bool = True, trained_on: bool = False
+) -> Answer:
+    """Return the answer that an episode amounts to.
+
+    `failure` is the endpoint's, if a request was given up; `values=False` leaves V out (an untrained critic's).
+    """
+    said = tuple(
+        Said(
+            turn.observation,
+            turn.action.text,
+            turn.action.values[0] if values and turn.action.values else None,
+            turn.checks,
+            turn.action.cut,
+        )
+        for turn in episode.turns
+    )
+    if attempt.scarce:
+        said = tuple(Said("", "", turn.value, turn.checks, turn.cut) for turn in said)
+    asked = attempt.asked
+    return Answer(
+        *attempt.key,
+        attempt.scarce,
+        asked.env,
+        asked.level,
+        asked.register,
+        asked.seed,
+        asked.cluster,
+        Mark.ERROR if failure else mark_of(episode),
+        error=failure or episode.error,
+        retry=failure is not None,
+        trained_on=trained_on,
+        turns=said,
+        sampled_tokens=episode.action_tokens,
+        prompt_tokens=sum(len(turn.observation_tokens) for turn in episode.turns),
+    )
+
+
+def mark_of(episode: Episode) -> Mark:
+    """Return the mark of an episode; only a full success is right."""
+    if episode.end is EpisodeEnd.ERROR or episode.success is None:
+        return Mark.ERROR
+    if episode.success >= 1.0:
+        return Mark.RIGHT
+    if not episode.turns:
+        return Mark.TRUNCATED
+    last = episode.turns[-1].action
+    if _REFUSAL.match(last.text):
+        return Mark.REFUSED
+    if last.cut or episode.end is EpisodeEnd.TRUNCATED:
+        return Mark.TRUNCATED
+    return Mark.WRONG if is_readable(episode.env, last.text) else Mark.UNPARSEABLE
+
+
+def is_readable(env: str, reply: str) -> bool:
+    """Return whether a reply has the form of an answer; where the form is not known, whether it is not blank."""
+    if not reply.strip():
+        return False
+    reader = _READERS.get(env.split(":")[0].split("/")[0].split("?")[0])
+    return reader is None or reader(env, reply)
+
+
+def _reasoning(env: str, reply: str) -> bool:
+    from foretaste.envs.reasoning import LONGEST_ANSWER
+    from foretaste.envs.reasoning_shapes import SHAPES
+
+    answer, shape = one_answer(reply), SHAPES.get(env.partition("/")[2])
+    return answer is not None and len(answer) <= LONGEST_ANSWER and (shape is None or shape(answer))
+
+
+def _json_object(env: str, reply: str) -> bool:
+    try:
+        return isinstance(json.loads(reply), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _queue(env: str, reply: str) -> bool:
+    from foretaste.envs.route import QUEUES
+
+    return reply.strip().removesuffix(".").lower() in QUEUES
+
+
+_READERS: dict[str, Callable[[str, str], bool]] = {
+    "reasoning": _reasoning,
+    "dataset": lambda env, reply: one_answer(reply) is not None,
+    "extract": _json_object,
+    "route": _queue,
+}
+"""By the environment's name up to "/", ":" or "?"."""

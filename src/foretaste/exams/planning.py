@@ -1,0 +1,111 @@
+"""What a sitting will ask, in which order: items, further samples, and the public twin.
+
+Base items come in an order drawn from the secret and the look, so that the verdict may be read after
+any number of them. The plan is written to the ledger before the first question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from foretaste.exams.answers import Attempt
+from foretaste.exams.paper import Item, Paper, expand
+from foretaste.exams.seal import trained_on
+from foretaste.exams.wording import Renderer
+from foretaste.ledger import Ledger
+from foretaste.rl.tasks import Task, keyed_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The items of a sitting, and what had to be left out."""
+
+    items: list[Item]
+    public: list[Item]
+    """Items of the public twin, in one wording; for the gap and for Thresholdout."""
+    shortfalls: dict[str, int]
+    """"env:level" -> base items missing, because the family has no more that were not seen before."""
+    replaced: int = 0
+    """Base items passed over because training had shown them, or because they repeat."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for the ledger."""
+        return {
+            "items": [list(item) for item in self.items],
+            "public": [list(item) for item in self.public],
+            "shortfalls": self.shortfalls,
+            "replaced": self.replaced,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Plan:
+        """Read what `to_json` wrote."""
+        items, public = ([Item(*row) for row in values[name]] for name in ("items", "public"))
+        return cls(items, public, dict(values["shortfalls"]), int(values["replaced"]))
+
+
+def make_plan(
+    paper: Paper, *, secret: str = "", look: int = 0, seen: Collection[str] = frozenset(), public: bool = True
+) -> Plan:
+    """Return the plan of one look at a paper; `public=False` leaves out the twin where no mechanism needs it."""
+    render = Renderer()
+    drawn = expand(paper, secret=secret, look=look, render=render, seen=seen)
+    ranks = {item.cluster: keyed_seed(secret or paper.content_hash, look, item.cluster) for item in drawn.items}
+    items = sorted(drawn.items, key=lambda item: ranks[item.cluster])  # stable: wordings of an item stay together
+    twin: list[Item] = []
+    if paper.sealed:
+        families = []
+        for family in paper.families:
+            if public or family.release == "thresholdout":
+                one = "plain" if "plain" in family.registers else family.registers[0]
+                wordings = family.registers if family.release == "thresholdout" else (one,)
+                families.append(replace(family, registers=wordings, release="fresh"))
+        if families:
+            open_paper = replace(paper, sealed=False, families=tuple(families), looks=0)
+            twin = expand(open_paper, render=render).items
+    return Plan(items, twin, drawn.shortfalls, _passed_over(items))
+
+
+def _passed_over(items: Sequence[Item]) -> int:
+    """Count the gaps in the base items' numbers: seeds that were drawn and not asked."""
+    numbers: dict[str, set[int]] = {}
+    for item in items:
+        stem, _, index = item.cluster.rpartition(":")
+        numbers.setdefault(stem, set()).add(int(index))
+    return sum(max(found) + 1 - len(found) for found in numbers.values())
+
+
+def attempts_of(plan: Plan, paper: Paper, samples: int) -> list[Attempt]:
+    """Return everything to be asked, in order; further samples follow their plain wording, the twin comes last."""
+    scarce = {(f.env, level) for f in paper.families if f.release != "fresh" for level in f.levels}
+    attempts: list[Attempt] = []
+    for index, item in enumerate(plan.items):
+        hidden = (item.env, item.level) in scarce
+        count = samples if item.register == "plain" and not hidden else 1
+        attempts += [Attempt(index, item, sample, scarce=hidden) for sample in range(count)]
+    for index, item in enumerate(plan.public):
+        hidden = (item.env, item.level) in scarce
+        attempts.append(Attempt(index, item, public=True, scarce=hidden))
+    return attempts
+
+
+def task_of(attempt: Attempt) -> Task:
+    """Return the attempt as the rollout plays it; its random stream depends on the item, wording and sample alone."""
+    asked = attempt.asked
+    stream = keyed_seed("exam", asked.env, asked.level, asked.register, asked.seed, attempt.sample)
+    return Task(asked.env, asked.seed, asked.level, asked.register, stream)
+
+
+def seen_in_training(ledger: Ledger, runs_folder: Path, paper: Paper) -> frozenset[str]:
+    """Return the hashes of all first observations that training runs on the paper's environments have shown."""
+    names = {family.env.partition("?")[0] for family in paper.families}
+    runs = []
+    for info in ledger.runs("train"):
+        env = info.config.get("env")
+        trained = str(env.get("id", "")) if isinstance(env, dict) else ""
+        if trained.partition("?")[0].removeprefix("foretaste/").removesuffix("-v1") in names or ":" in trained:
+            runs.append(info.id)
+    return trained_on(ledger, runs_folder, runs) if runs else frozenset()

@@ -1,0 +1,74 @@
+"""Every setting of a sitting: plain dataclasses, so that the command line reads them without importing a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretaste.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SeatConfig:
+    """Who answers, and how; keep all but the first the same for policies that are compared."""
+
+    policy: str = ""
+    """Who sits: `oracle`, a model's name or folder, `openai:MODEL@URL`, or module:Class of your own."""
+    samples: int = 1
+    """Attempts at each item in plain words; more than one tells chance from wording, and gives pass@k."""
+    temperature: float | None = None
+    """None: 0 (the likeliest answer) with one sample, 1 with several."""
+    max_new_tokens: int = 256
+    """Tokens of one reply; a longer one is cut and counts as truncated."""
+    max_context: int = 4096
+    """Tokens of one episode, for models run here."""
+    examples: int = 2
+    """Worked examples in the prompt, by the environment's oracle."""
+    concurrent: int = 16
+    """Episodes at the same time."""
+    timeout_seconds: float = 120.0
+    """For one whole reply of an endpoint."""
+    attempts: int = 6
+    """Tries of one request to an endpoint."""
+    pause_seconds: float = 1.0
+    """First pause before an endpoint is asked again; doubles."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ... for models run here."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_new_tokens", "max_context", "concurrent", "attempts"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: 1 or more")
+        if self.examples < 0:
+            raise ConfigError(f"examples = {self.examples} cannot be used; accepted: 0 or more")
+        for name in ("timeout_seconds", "pause_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: more than 0")
+        if self.temperature is not None and not 0 <= self.temperature <= 10:
+            raise ConfigError(f"temperature = {self.temperature} cannot be used; accepted: 0 to 10")
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"samples = {self.samples} at temperature 0 would all be the same; leave temperature out, or raise it"
+            )
+
+    @property
+    def sampling_temperature(self) -> float:
+        """The temperature that is used."""
+        if self.temperature is not None:
+            return self.temperature
+        return 0.0 if self.samples == 1 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SitConfig(SeatConfig):
+    """One sitting: who answers, how, and what is asked of them."""
+
+    public: bool = True
+    """Also ask as many public items in plain words, for the gap between public and sealed."""
+    stop_early: bool = False
+    """Stop asking as soon as the verdict is certain."""
+    items_of: str | None = None
+    """Ask the items of this earlier sitting, to compare two policies item by item."""
+    price_in: float | None = None
+    """Price of a million prompt tokens."""
+    price_out: float | None = None
+    """Price of a million sampled tokens."""

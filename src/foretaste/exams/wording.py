@@ -1,0 +1,103 @@
+"""Wordings that an environment has not of its own: `Reworded` puts them around the first observation.
+
+An environment that renders a register itself (`registers`) is asked to; for every other register the
+exam rewrites the plain text. `Pools` keeps environments of many kinds ready for one sitting.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+
+from foretaste.config import EnvConfig
+from foretaste.envs.plain import PlainTextEnv
+from foretaste.envs.registry import make
+from foretaste.errors import ForetasteError
+from foretaste.exams.paper import Item
+from foretaste.exams.seal import item_hash
+from foretaste.registers import rewrite
+from foretaste.rl.player import Player
+from foretaste.rl.rollout import EnvPool
+from foretaste.rl.tasks import Task
+
+
+class Reworded(gymnasium.Wrapper[str, str, str, str]):
+    """An environment that can be reset in any register, and that notices an item that is not the planned one."""
+
+    def __init__(self, env: gymnasium.Env[str, str], name: str, planned: Mapping[tuple[int, int], str]) -> None:
+        """`planned` maps (level, seed) to the hash of the item's plain text, where it is known."""
+        super().__init__(env)
+        self.letters_matter = name.startswith(("reasoning/", "dataset:"))
+        self.planned = planned
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start the item in `options["register"]`; another item than planned is an error in `info`."""
+        options = options or {}
+        register = options.get("register", "plain")
+        native = register in getattr(self.unwrapped, "registers", ("plain",))
+        observation, info = self.env.reset(seed=seed, options=options if native else {**options, "register": "plain"})
+        if native and register != "plain":
+            return observation, info
+        expected = self.planned.get((options.get("level", 1), seed or 0))
+        if expected is not None and item_hash(observation) != expected:
+            reason = (
+                "the item differs from the one that was planned: this family draws other items in another process; "
+                "set PYTHONHASHSEED=0 for both"
+            )
+            return observation, {**info, "error": reason}
+        if not native:
+            rng = random.Random(f"register:{register}:{seed}")
+            observation = rewrite(observation, register, rng, letters_matter=self.letters_matter)
+        return observation, info
+
+
+class Pools(EnvPool):
+    """Environments of every family and level of a sitting; `rollout` takes players of any of them."""
+
+    def __init__(self, examples: int, planned: Mapping[tuple[int, int], str] | None = None) -> None:
+        self.examples = examples
+        self.planned = planned or {}
+        self._pools: dict[tuple[str, int], EnvPool] = {}
+
+    def pool(self, env: str, level: int) -> EnvPool:
+        """Return the pool of one environment and level, made on first use."""
+        if (env, level) not in self._pools:
+            inner = make(env, level=level)
+            turns = inner.max_turns() if isinstance(inner, PlainTextEnv) else None
+            config = EnvConfig(env, level=level, examples=self.examples, max_turns=turns)
+            self._pools[env, level] = EnvPool(config, lambda: Reworded(make(env, level=level), env, self.planned))
+        return self._pools[env, level]
+
+    def player(self, task: Task, checkpoint: str | None) -> Player:
+        """Return a player of `task` in a free instance of its environment."""
+        return self.pool(task.env, task.level).player(task, checkpoint)
+
+    def give_back(self, player: Player) -> None:
+        """Take a finished player's instance back."""
+        self.pool(player.task.env, player.task.level).give_back(player)
+
+
+class Renderer:
+    """Plain texts of items, from one instance an environment and level."""
+
+    def __init__(self) -> None:
+        self._envs: dict[tuple[str, int], Any] = {}
+
+    def __call__(self, env: str, level: int, seed: int) -> str:
+        """Return the plain first observation; where the environment fails, a text that is unique to the item."""
+        if (env, level) not in self._envs:
+            self._envs[env, level] = make(env, level=level)
+        try:
+            return str(self._envs[env, level].reset(seed=seed, options={"level": level, "register": "plain"})[0])
+        except ForetasteError:
+            raise
+        except Exception as error:  # the environment is anybody's code; playing the item will report it
+            return f"{env}:{level}:{seed} could not be rendered: {error}"
+
+
+def planned_hashes(items: list[Item]) -> dict[tuple[int, int], str]:
+    """Return (level, seed) -> hash of the plain text, for `Reworded`."""
+    return {(item.level, item.seed): item.hash for item in items if item.hash is not None}

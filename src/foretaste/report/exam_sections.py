@@ -1,0 +1,379 @@
+"""The parts of an exam's page, each a plain value that the template lays out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foretaste.records import Interval
+from foretaste.report import words
+from foretaste.report.charts import Series, line_chart, reliability_chart, stacked_bar
+from foretaste.report.exam_gather import ExamData
+
+FAILURES: tuple[tuple[str, str], ...] = (
+    ("right", "the whole task done"),
+    ("wrong", "a readable answer that is not right"),
+    ("unparseable", "no answer of the task's form could be read"),
+    ("truncated", "cut by the token, turn or context limit"),
+    ("refused", "the reply begins as a refusal does"),
+    ("error", "environment, grader or endpoint failed; in no score"),
+)
+"""(mark, what it means), in the order of the bar's tones."""
+
+LONGEST_TEXT = 1_200
+"""Characters of one text in an example."""
+
+
+def headline(data: ExamData) -> tuple[str, str]:
+    """Return the verdict in one line, and what it rests on."""
+    verdict = data.verdict
+    if not verdict:
+        return f"{data.policy} on {data.info.name}: no verdict yet", "The sitting has not finished."
+    outcome = verdict["outcome"]
+    if outcome == "INCONCLUSIVE":
+        more = verdict["more_needed"]
+        outcome += " (needs more items than can be named)" if more is None else f" (needs {more} more items)"
+    alpha = verdict["alpha"]
+    says = (
+        f"{_metric(verdict['metric'])} {words.rate(verdict['mean'])} on {verdict['n']} base items, "
+        f"threshold {words.rate(verdict['threshold'])}. It lies in "
+        f"{words.bounds(Interval(0.0, verdict['low'], verdict['high'], 0))}; each bound is wrong with a chance of "
+        f"{words.figure(alpha)} at most, whenever one looks."
+    )
+    if verdict["errors"]:
+        certain = verdict["outcome"] != "INCONCLUSIVE"
+        how = "the verdict holds whatever they would have been" if certain else "a verdict must hold whatever they are"
+        says += f" {verdict['errors']} items failed in some wording; {how}."
+    return f"{outcome}: {data.policy} on {data.info.name}", says
+
+
+def state(data: ExamData) -> str | None:
+    """Say how an unfinished sitting ended; None for a finished one."""
+    if data.info.status == "finished":
+        return None
+    reason = next((str(s["error"]) for s in reversed(data.statuses) if s.get("error")), "")
+    text = f"This sitting is not finished ({data.info.status}){f': {reason}' if reason else ''}"
+    return f"{text}. Go on with: foretaste exam --resume {data.info.id}"
+
+
+def tiles(data: ExamData) -> list[tuple[str, str, str]]:
+    """Return the key figures: (name, figure, remark)."""
+    found, usage = data.results, data.usage
+    accuracy, gap, brain = (found.get(name) or {} for name in ("accuracy", "gap", "split_brain"))
+    failures = found.get("failures") or {}
+    total = sum(failures.values())
+    missed = total - failures.get("right", 0) - failures.get("error", 0)
+    allowed = data.paper.get("looks") or 0
+    sealed = bool(data.paper.get("sealed", True))
+    looks = f"{len(data.looks)} of {allowed}" if allowed else str(len(data.looks))
+    return [
+        ("Success", words.rate(accuracy.get("mean")), f"{_bounds(accuracy)}, {found.get('answers', 0)} answers"),
+        ("Public - sealed", words.signed(gap.get("mean")), _bounds(gap, sign=True) if gap else _why_no_gap(data)),
+        ("Right in every wording", words.rate(brain.get("all_right")), f"of {brain.get('items', 0)} base items"),
+        ("Worst wording", words.rate(brain.get("worst")), str(brain.get("worst_register", ""))),
+        ("Missed", words.count(missed) if total else words.NOT_MEASURED, f"of {total} answers"),
+        ("Errors", words.count(failures.get("error")) if total else words.NOT_MEASURED, "left out of every score"),
+        ("Looks spent", looks if sealed else "none", "at this paper" if sealed else "the paper is public"),
+        (
+            "Tokens",
+            words.count(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)) if usage else "0",
+            f"{words.count(usage.get('completion_tokens', 0))} sampled"
+            + (f"; cost {data.cost:.4f}" if data.cost is not None else ""),
+        ),
+    ]
+
+
+def heat(data: ExamData) -> dict[str, Any]:
+    """Return environments x wordings: right of judged answers in every cell."""
+    cells = {(c["env"], c["register"]): c for c in data.results.get("cells") or ()}
+    registers = list(dict.fromkeys(register for _, register in cells))
+    registers.sort(key=lambda name: name != "plain")
+    known = {row["register"]: row for row in data.results.get("by_register") or ()}
+    envs = sorted({env for env, _ in cells}, key=lambda env: (env.startswith("reasoning/"), env))
+    rows = []
+    for env in envs:
+        shown = []
+        for register in registers:
+            cell = cells.get((env, register))
+            if cell is None:
+                shown.append(None)
+            elif not cell["n"]:
+                shown.append({"share": None, "text": "error", "title": f"{env}, {register}: all failed"})
+            else:
+                share = cell["right"] / cell["n"]
+                title = f"{env}, {register}: {cell['right']} of {cell['n']} right"
+                shown.append({"share": round(share, 3), "text": words.rate(share), "title": title})
+        rows.append((env, shown))
+    means = [
+        {"share": round(known[r]["mean"], 3), "text": words.rate(known[r]["mean"]), "title": f"{r}, all families"}
+        if r in known
+        else None
+        for r in registers
+    ]
+    held_out = [r for r in registers if known.get(r, {}).get("held_out")]
+    return {"registers": registers, "rows": rows, "means": means, "held_out": held_out}
+
+
+def wordings(data: ExamData) -> dict[str, Any] | None:
+    """Return what each wording costs, net of what chance alone does; None where one wording was asked."""
+    brain = data.results.get("split_brain")
+    if not brain:
+        return None
+    families = {row["register"]: row for row in data.results.get("by_register") or ()}
+    rows = []
+    for row in brain["rows"]:
+        family = families.get(row["register"], {})
+        net = row["net"]
+        rows.append(
+            (
+                row["register"],
+                f"{family.get('family', '')}{', held out' if family.get('held_out') else ''}",
+                words.rate(row["plain"]),
+                words.rate(row["mean"]),
+                words.rate(row["lost"]),
+                words.rate(row["flip_rate"]),
+                f"{words.signed(net['mean'])} {_bounds(net, sign=True)}" if net else words.NOT_MEASURED,
+                row["n"],
+            )
+        )
+    return {"rows": rows, "none_right": words.rate(brain["none_right"]), "samples": brain["samples"]}
+
+
+def families(data: ExamData) -> list[tuple[Any, ...]]:
+    """Return success by family and level, with its interval and the floor of a guesser."""
+    return [
+        (row["env"], row["level"], words.rate(row.get("mean")), _bounds(row), words.rate(row["floor"]), row.get("n"))
+        for row in data.results.get("by_family") or ()
+    ]
+
+
+def failures(data: ExamData) -> dict[str, Any]:
+    """Return the failure budget: a bar, its parts, and the parts of every family."""
+    counts = data.results.get("failures") or {}
+    total = sum(counts.values())
+    parts = [(name, float(counts.get(name, 0)), tone) for tone, (name, _) in enumerate(FAILURES)]
+    described = "Answers by outcome: " + ", ".join(f"{name} {counts.get(name, 0)}" for name, _ in FAILURES)
+    return {
+        "chart": stacked_bar([part for part in parts if part[1]], description=described),
+        "rows": [
+            (tone, name, counts.get(name, 0), f"{counts.get(name, 0) / total:.0%}" if total else "", how)
+            for tone, (name, how) in enumerate(FAILURES)
+        ],
+        "names": [name for name, _ in FAILURES],
+        "by_family": [
+            (row["env"], [row[name] for name, _ in FAILURES]) for row in data.results.get("failures_by_family") or ()
+        ],
+        "errors": list((data.results.get("errors") or {}).items()),
+        "without_reference": data.results.get("without_reference") or [],
+    }
+
+
+def ping_pong(data: ExamData, most: int = 6) -> dict[str, Any] | None:
+    """Return the back and forth of repair episodes: totals, and the check matrices of the most restless ones."""
+    totals = data.results.get("ping_pong")
+    if not totals:
+        return None
+    episodes = []
+    for answer in data.main:
+        rows = [turn["checks"] for turn in answer["turns"] if turn["checks"]]
+        if len(rows) > 1:
+            changes = [list(zip(a, b, strict=True)) for a, b in zip(rows, rows[1:], strict=False)]
+            broken = sum((a, b) == (True, False) for pairs in changes for a, b in pairs)
+            swaps = [i + 1 for i, p in enumerate(changes) if (True, False) in p and (False, True) in p]
+            episodes.append((broken, answer, rows, swaps))
+    # The most restless, and one that went straight to its end, so that the worst is not taken for the rule.
+    restless = sorted(episodes, key=lambda e: -e[0])
+    chosen = restless[:most]
+    calm = next((e for e in restless[::-1] if e[1]["mark"] == "right" and e not in chosen), None)
+    shown = [
+        {
+            "title": f"{a['env']}, {a['register']}, seed ...{str(a['seed'])[-6:]}: {a['mark']}",
+            "checks": list(zip(*rows, strict=True)),
+            "turns": len(rows),
+            "swaps": swaps,
+            "broken": broken,
+        }
+        for broken, a, rows, swaps in [*chosen, *([calm] if calm else [])]
+    ]
+    figures = [
+        ("Passing checks broken again, per transition", words.rate(totals["mean_regression_rate"])),
+        ("Turns that fix one and break another", words.rate(totals["mean_swap_rate"])),
+        ("Episodes with a check fixed, then broken", words.rate(totals["recurring_share"])),
+        ("Episodes that came back to an earlier state", words.rate(totals["revisiting_share"])),
+        ("Episodes that went in circles", words.rate(totals["cycling_share"])),
+        ("Episodes", words.count(totals["episodes"])),
+    ]
+    return {"figures": figures, "episodes": shown}
+
+
+def calibration(data: ExamData) -> dict[str, Any] | None:
+    """Return how well V at the turns' starts foretold the outcome; None without a trained value function."""
+    turns = data.results.get("calibration") or []
+    if not turns:
+        return None
+    bins = data.results.get("reliability") or []
+    told = "; ".join(
+        f"V {words.rate(b['mean_value'])} came true {words.rate(b['mean_outcome'])}" for b in bins if b["n"]
+    )
+    lines = [
+        Series("Brier score", [(t["turn"] + 1, t["brier"]) for t in turns if t["brier"] is not None], 0),
+        Series("AUC", [(t["turn"] + 1, t["auc"]) for t in turns if t["auc"] is not None], 1),
+    ]
+    lines = [line for line in lines if line.points]
+    chart = line_chart(
+        lines, description="Brier score and AUC of V by turn", y_range=(0.0, 1.0), x_label="turn", height=230
+    )
+    return {
+        "reliability": reliability_chart(bins, description=f"V at the start of episodes. {told}"),
+        "by_turn": chart if len(turns) > 1 else None,
+        "rows": [
+            (
+                turn["turn"] + 1,
+                turn["n"],
+                words.rate(turn["mean_value"]),
+                words.rate(turn["mean_success"]),
+                words.rate(turn["brier"], 3),
+                words.rate(turn["calibration_error"], 3),
+                words.rate(turn["auc"]),
+            )
+            for turn in turns[:40]
+        ],
+    }
+
+
+def repeated(data: ExamData) -> dict[str, Any] | None:
+    """Return pass@k and pass^k; None where each item was asked once."""
+    found = data.results.get("repeated")
+    if not found:
+        return None
+    rows = [(row["k"], words.rate(row["pass_at_k"]), words.rate(row["pass_hat_k"])) for row in found["rows"]]
+    return {"rows": rows, "items": found["items"], "samples": found["samples"]}
+
+
+def examples(data: ExamData, most: int = 8) -> list[dict[str, Any]]:
+    """Return base items with two wordings side by side; those that contradict the headline are said to.
+
+    First items that one wording wins and another loses, then items all of whose wordings speak against
+    the verdict, then some that agree with it.
+    """
+    clusters: dict[str, list[dict[str, Any]]] = {}
+    for answer in data.main:
+        if answer["turns"] or answer["error"]:
+            clusters.setdefault(answer["cluster"], []).append(answer)
+    passed = data.verdict.get("outcome") == "PASS" or (
+        data.verdict.get("outcome") != "FAIL" and (data.verdict.get("mean") or 0) >= 0.5
+    )
+    split, against, agreeing = [], [], []
+    for answers in clusters.values():
+        right = [a for a in answers if a["mark"] == "right"]
+        wrong = [a for a in answers if a["mark"] not in ("right", "error")]
+        if right and wrong:
+            first = next((a for a in right if a["register"] == "plain"), right[0])
+            split.append(("One item, two wordings, two outcomes", [first, wrong[0]]))
+        elif right and not wrong:
+            (agreeing if passed else against).append(("", right[:2]))
+        elif wrong:
+            (against if passed else agreeing).append(("", wrong[:2]))
+    groups = [(title, pair) for title, pair in _varied(split, most // 2)]
+    groups += [("Contradicts the headline", pair) for _, pair in _varied(against, most // 4)]
+    groups += [("Agrees with the headline", pair) for _, pair in _varied(agreeing, most // 4)]
+    return [
+        {"title": f"{title}: {pair[0]['env']}, level {pair[0]['level']}", "sides": [_side(a) for a in pair]}
+        for title, pair in groups
+    ]
+
+
+def _varied(groups: list[tuple[str, list[dict[str, Any]]]], count: int) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return up to `count` groups, one environment after another."""
+    chosen: list[tuple[str, list[dict[str, Any]]]] = []
+    left = list(groups)
+    while left and len(chosen) < count:
+        taken: set[str] = set()
+        for group in list(left):
+            env = group[1][0]["env"]
+            if env not in taken and len(chosen) < count:
+                taken.add(env)
+                chosen.append(group)
+                left.remove(group)
+    return chosen
+
+
+def _side(answer: dict[str, Any]) -> dict[str, Any]:
+    turns = answer["turns"]
+    shown = turns if len(turns) <= 4 else [*turns[:2], *turns[-2:]]
+    said: list[tuple[str, str]] = []
+    for place, turn in enumerate(shown):
+        if place == 2 and len(turns) > 4:
+            said.append(("note", f"{len(turns) - 4} turns left out"))
+        said += [("asked", _short(turn["observation"])), ("replied", _short(turn["action"]))]
+    if answer["error"]:
+        said.append(("note", str(answer["error"])))
+    value = turns[0]["value"] if turns else None
+    return {
+        "register": answer["register"],
+        "mark": answer["mark"],
+        "value": None if value is None else words.rate(value),
+        "said": said,
+    }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ... ({len(text) - LONGEST_TEXT} more)"
+
+
+def provenance(data: ExamData) -> list[tuple[str, str]]:
+    """Return what is needed to check and repeat the sitting."""
+    settings = data.info.config.get("sitting") or {}
+    started = next((s for s in reversed(data.statuses) if s.get("status") == "started"), {})
+    known = started.get("provenance") or {}
+    temperature = settings.get("temperature")
+    samples = settings.get("samples", 1)
+    if temperature is None:
+        temperature = 0 if samples == 1 else 1
+    rows = [
+        ("Sitting", data.info.id),
+        ("Begun", data.info.created),
+        ("Policy", data.policy),
+        *((name.capitalize(), str(value)) for name, value in known.items()),
+        ("Decoding", f"temperature {temperature}, at most {settings.get('max_new_tokens')} tokens a reply"),
+        ("Worked examples", str(settings.get("examples"))),
+        ("Samples of plain", str(samples)),
+        ("Paper", f"{data.info.name}, content hash {str(data.plan.get('content_hash', ''))[:16]}"),
+        ("Commitment", str(data.plan.get("commitment") or "none: the items are public or those of another sitting")),
+        ("Items of", str(data.plan.get("items_of") or "this sitting alone")),
+        ("Passed over", f"{data.plan.get('replaced', 0)} items that training had shown or that repeat"),
+        ("Asked though trained on", f"{data.results.get('trained_on', 0)} wordings"),
+        ("Versions", ", ".join(f"{name} {v}" for name, v in (started.get("versions") or {}).items())),
+        ("Machine", str(started.get("host", ""))),
+        ("Seconds", words.duration(data.usage.get("seconds"))),
+        ("This page again", f"foretaste report {data.info.id}"),
+    ]
+    short = data.plan.get("shortfalls") or {}
+    if short:
+        rows.append(("Too few items", ", ".join(f"{name}: {count} missing" for name, count in short.items())))
+    return [(name, value) for name, value in rows if value]
+
+
+def scarce(data: ExamData) -> list[tuple[str, str, str]]:
+    """Return what was released of scarce families."""
+    rows = []
+    for row in data.results.get("scarce") or ():
+        told = "nothing more is told" if row["score"] is None else words.rate(row["score"])
+        news = "" if row["score"] is None else "new" if row["news"] else "nothing beyond what was told before"
+        rows.append((f"{row['env']}, level {row['level']} ({row['mechanism']})", told, news))
+    return rows
+
+
+def _metric(name: str) -> str:
+    return {"accuracy": "Success", "worst_register": "Success in the worst wording"}.get(name, "Right in every wording")
+
+
+def _bounds(values: dict[str, Any], *, sign: bool = False) -> str:
+    if not values or values.get("low") is None or values.get("high") is None:
+        return words.NOT_MEASURED
+    return words.bounds(Interval(0.0, values["low"], values["high"], 0), sign=sign)
+
+
+def _why_no_gap(data: ExamData) -> str:
+    if not data.paper.get("sealed", True):
+        return "the paper is public"
+    return "no public items were asked"
