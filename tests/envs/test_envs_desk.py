@@ -293,7 +293,8 @@ def test_any_text_is_answered(texts: list[str], index: int, level: int) -> None:
         observation, reward, terminated, truncated, info = desk.step(text)
         assert isinstance(observation, str)
         assert reward == info.get("success", 0.0)
-        assert truncated == (turn == desk.max_turns() and not terminated)
+        assert not truncated  # the limit is a rule of the task: reaching it ends the task
+        assert terminated or turn < desk.max_turns()
         if terminated or truncated:
             break
 

@@ -134,8 +134,9 @@ def test_any_text_is_answered_and_the_limit_truncates(texts: list[str], index: i
         observation, reward, terminated, truncated, info = maze.step(text)
         assert isinstance(observation, str)
         assert reward in (0.0, 1.0)
-        assert truncated == (not terminated and turn + 1 == maze.max_turns())
-        assert ("success" in info) == (terminated or truncated)
+        assert not truncated  # the limit is a rule of the task: reaching it ends the task
+        assert terminated or turn + 1 < maze.max_turns()
+        assert ("success" in info) == terminated
         if terminated:
             break
 

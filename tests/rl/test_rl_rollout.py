@@ -106,6 +106,13 @@ def test_the_same_tasks_give_the_same_episodes_whatever_runs_beside_them(actor_c
         assert [turn.action.tokens for turn in a.turns] == [turn.action.tokens for turn in b.turns]
 
 
+def test_the_tasks_own_turn_limit_ends_it_and_nothing_is_worth_anything_after(actor_critic):
+    episodes = rollout(sampler(actor_critic), tasks(3), pool(Endless, examples=0)).episodes
+    for episode in episodes:
+        assert episode.end is EpisodeEnd.TERMINATED
+        assert (len(episode.turns), episode.success, episode.final_value) == (5, 0.0, 0.0)
+
+
 def test_an_endless_env_is_truncated_and_bootstraps_the_value_of_its_last_state(actor_critic):
     episodes = rollout(sampler(actor_critic), tasks(4), pool(Endless, examples=0, max_turns=2)).episodes
     for episode in episodes:

@@ -94,7 +94,7 @@ class TextEnv(gymnasium.Env[str, str]):
         raise NotImplementedError
 
     def max_turns(self) -> int:
-        """Turns after which an episode of the current level is truncated."""
+        """Turns that the task of the current level allows; without success by then, it ends as failed."""
         return 1
 
     # Gymnasium's interface --------------------------------------------------------------------
@@ -118,10 +118,14 @@ class TextEnv(gymnasium.Env[str, str]):
         return self.begin()
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Take one action; truncate after `max_turns()` turns unless the task ended."""
+        """Take one action. The task ends by itself or with its last allowed turn.
+
+        The limit is a rule of the task, so reaching it is `terminated`: the value function must learn
+        that nothing comes after it. `truncated` is left to limits of a run, which the task knows nothing of.
+        """
         observation, reward, terminated, info = self.act(action)
         self.turn += 1
-        return observation, reward, terminated, not terminated and self.turn >= self.max_turns(), info
+        return observation, reward, terminated or self.turn >= self.max_turns(), False, info
 
     @classmethod
     def checked_level(cls, level: int) -> int:
@@ -147,20 +151,18 @@ def demonstrate(
 ) -> list[tuple[str, str]]:
     """Let the oracle play one item; return (observation, action) pairs, at most `turns` of them.
 
-    Raises: EnvError if the oracle has not ended the episode within the environment's own limit.
+    Raises: EnvError if the oracle has spent all turns that the task allows without success.
     """
     observation, _ = env.reset(seed=seed, options={"level": level, "register": register})
     played: list[tuple[str, str]] = []
     while turns is None or len(played) < turns:
         action = env.oracle()
         played.append((observation, action))
-        observation, _, terminated, truncated, _ = env.step(action)
-        if terminated:
+        observation, reward, terminated, truncated, info = env.step(action)
+        if (terminated or truncated) and len(played) >= env.max_turns() and not info.get("success", float(reward)):
+            raise EnvError(f"The oracle of {env.name!r} did not solve seed {seed} at level {level} in {len(played)} turns")
+        if terminated or truncated:
             break
-        if truncated:
-            raise EnvError(
-                f"The oracle of {env.name!r} did not finish seed {seed} at level {level} in {len(played)} turns"
-            )
     return played
 
 

@@ -33,7 +33,7 @@ class Size(NamedTuple):
     """Fewest turns that a solution may take, taking the key and opening the door included."""
     longest: int
     turns: int
-    """Turns after which the episode is truncated."""
+    """Turns that the task allows."""
 
 
 Passages = dict[Cell, dict[str, Cell]]

@@ -130,7 +130,7 @@ def worked_examples_of(env: gymnasium.Env[Any, Any], count: int, level: int) -> 
 
 
 def max_turns_of(env: gymnasium.Env[Any, Any]) -> int:
-    """Return the turns after which an episode at the environment's current level is truncated."""
+    """Return the turns that an episode at the environment's current level may take."""
     if isinstance(env, PlainTextEnv):
         return env.max_turns()
     inner = env.unwrapped
@@ -187,9 +187,7 @@ def load_object(where: str, what: str = "") -> Any:
     return getattr(module, attribute)
 
 
-def _build(
-    cls: Any, level: int | None, title: str, arguments: dict[str, Any] | None = None
-) -> gymnasium.Env[Any, Any]:
+def _build(cls: Any, level: int | None, title: str, arguments: dict[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
     """Call a class (or factory) with its arguments, and with `level` if it takes one."""
     arguments = arguments or {}
     if not callable(cls):

@@ -32,7 +32,7 @@ class Shape(NamedTuple):
     outputs: int
     bugs: int
     turns: int
-    """Turns after which the episode is truncated."""
+    """Turns that the task allows."""
     operators: tuple[str, ...] = ("+", "-", "*")
 
 
