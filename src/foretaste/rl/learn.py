@@ -100,8 +100,11 @@ class Learner:
             # Values recorded while sampling are those of the critic of now, unless it has learned since.
             if apart or replay.actor_episodes:
                 actor = updater.refreshed(actor)
+        fresh = min(len(batch.episodes), len(actor.episodes))
         logprobs = reference.logprobs(updater, actor) if reference else None
-        metrics |= updater.update(actor, step=step, seed=self.config.seed, reference_BT=logprobs, critic=not apart)
+        metrics |= updater.update(
+            actor, step=step, seed=self.config.seed, reference_BT=logprobs, critic=not apart, fresh=fresh
+        )
         return metrics | self._replay_successes(step)
 
     def _algorithm(self) -> Any:

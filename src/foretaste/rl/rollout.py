@@ -77,15 +77,19 @@ def rollout(
     pool: EnvPool,
     *,
     gate: Gate | None = None,
+    give_up: Callable[[Player, float], bool] | None = None,
     checkpoint: str | None = None,
     on_episode: Callable[[Episode], None] | None = None,
 ) -> Rollout:
     """Play every task once.
 
-    `gate` may stop episodes at turn boundaries (samplers only). `on_episode` is called as each ends.
+    `gate` may stop episodes at turn boundaries with a known probability; `give_up(player, V)` stops them for certain,
+    which would bias training and is for use alone (both: samplers only). `on_episode` is called as each ends.
     """
     started = time.perf_counter()
-    play = _Streamed(policy, tasks, pool, gate, checkpoint, on_episode) if isinstance(policy, Sampler) else None
+    play = (
+        _Streamed(policy, tasks, pool, gate, give_up, checkpoint, on_episode) if isinstance(policy, Sampler) else None
+    )
     if play is not None:
         play.run()
         players = play.players
@@ -104,18 +108,19 @@ class _Streamed:
         tasks: Sequence[Task],
         pool: EnvPool,
         gate: Gate | None,
+        give_up: Callable[[Player, float], bool] | None,
         checkpoint: str | None,
         on_episode: Callable[[Episode], None] | None,
     ) -> None:
         self.sampler, self.tasks, self.pool, self.gate = sampler, tasks, pool, gate
-        self.checkpoint, self.on_episode = checkpoint, on_episode
+        self.give_up, self.checkpoint, self.on_episode = give_up, checkpoint, on_episode
         self.players: list[Player] = []
 
     def run(self) -> None:
         self.sampler.run(
             self._conversations(),
             self._on_action,
-            on_state=self._on_state if self.gate else None,
+            on_state=self._on_state if self.gate or self.give_up else None,
             on_value=self._on_value,
         )
 
@@ -157,11 +162,11 @@ class _Streamed:
 
     def _on_state(self, conversation: Conversation, value: float) -> bool:
         player = self.players[int(conversation.key)]
-        assert self.gate is not None
-        probability, stop = self.gate.decide(
-            value, [turn.gate_probability for turn in player.turns], (player.task.sample_seed, len(player.turns))
-        )
-        player.gate_probability = probability
+        stop = bool(self.give_up and self.give_up(player, value))
+        if self.gate is not None:
+            player.gate_probability, stop = self.gate.decide(
+                value, [turn.gate_probability for turn in player.turns], (player.task.sample_seed, len(player.turns))
+            )
         if stop:
             player.stop(value)
             self._over(player)

@@ -164,11 +164,12 @@ class Updater:
         values_BT: Array | None = None,
         reference_BT: Array | None = None,
         critic: bool = True,
+        fresh: int | None = None,
     ) -> dict[str, float]:
         """Take `passes` x `minibatches` optimiser steps on the batch; return `policy/*` and `value/*` metrics.
 
         `values_BT` replaces the values recorded while sampling; `critic=False` leaves the critic as it is
-        (it learns elsewhere).
+        (it learns elsewhere). Only the last `fresh` episodes were sampled by the weights of now (None: all).
         """
         algorithm = self.algorithm
         critic = critic and self.has_critic
@@ -180,7 +181,7 @@ class Updater:
         rates = {"policy": warmup * algorithm.learning_rate}
         if critic:
             rates |= self._critic_rates(warmup)
-        totals = _Totals()
+        totals = _Totals(first_fresh=0 if fresh is None else len(batch.episodes) - fresh)
         for pass_index in range(algorithm.passes):
             for minibatch, rows in enumerate(self._minibatches(batch, seed, (step, pass_index))):
                 tokens = float(batch.length_B[rows].sum())
@@ -260,7 +261,8 @@ class Updater:
         totals.entropy += float(evaluation.entropy_N.detach().sum())
         totals.log_ratios.append(log_ratio.numpy())
         if untouched:
-            totals.sampler_differences.append(log_ratio.abs().numpy())
+            by_now = np.repeat(np.array(rows) >= totals.first_fresh, batch.length_B[list(rows)])
+            totals.sampler_differences.append(log_ratio.abs().numpy()[by_now])
 
     def _value_loss(self, evaluation: Evaluation, flat: FlatTargets, tokens: float) -> Tensor:
         """The head's weighted mean, turned into a sum divided by the minibatch's tokens."""
@@ -315,7 +317,8 @@ class Updater:
 class _Totals:
     """Sums over the tokens of an update."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_fresh: int = 0) -> None:
+        self.first_fresh = first_fresh
         self.tokens = 0
         self.policy_loss = self.value_loss = self.clipped = self.kl = self.entropy = 0.0
         self.log_ratios: list[np.ndarray] = []
@@ -333,10 +336,11 @@ class _Totals:
             "policy/kl": self.kl / self.tokens,
             "policy/ratio_max": float(ratios.max()),
             "policy/ratio_p999": float(np.quantile(ratios, 0.999)),
-            "policy/sampler_difference_max": float(differences.max()),
-            "policy/sampler_difference_p999": float(np.quantile(differences, 0.999)),
             "policy/gradient_norm": float(np.mean([norms["policy"] for norms in self.norms])),
         }
+        if differences.size:
+            metrics["policy/sampler_difference_max"] = float(differences.max())
+            metrics["policy/sampler_difference_p999"] = float(np.quantile(differences, 0.999))
         if has_critic:
             metrics["value/loss"] = self.value_loss / self.tokens
             metrics["value/gradient_norm"] = float(np.mean([norms["value"] for norms in self.norms]))
