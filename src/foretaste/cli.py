@@ -31,6 +31,8 @@ COMMANDS: dict[str, Command] = {
     "report": Command("foretaste.commands.report", "write a run's report.html anew from the ledger"),
     "runs": Command("foretaste.commands.runs", "list the runs of a ledger"),
     "lab": Command("foretaste.commands.lab", "run studies: a claim in, a verdict out; sweeps and laws of scale"),
+    "doctor": Command("foretaste.commands.doctor", "bug or dead end? probe the trainer; advise a way of learning"),
+    "think": Command("foretaste.commands.think", "spend more tokens an item and let the value function choose"),
     "models": Command("foretaste.commands.models", "list the models that are cached and that can be named"),
 }
 

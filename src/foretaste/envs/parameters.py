@@ -69,12 +69,13 @@ def _value(text: str, hint: Any, where: str) -> Any:
     """Return `text` as the annotated type; the first member of a union that accepts it."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        for kind in (kind for kind in inner if kind is not type(None)):
+        kinds = [kind for kind in inner if kind is not type(None)]
+        for kind in kinds[:-1]:
             try:
                 return _value(text, kind, where)
-            except ConfigError as error:
-                last = error
-        raise last
+            except ConfigError:
+                continue
+        return _value(text, kinds[-1], where)
     if origin is Literal:
         found = next((choice for choice in inner if str(choice) == text), None)
         if found is None:

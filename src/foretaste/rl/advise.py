@@ -1,6 +1,6 @@
 """Which way of learning suits an environment? Evidence in, a choice and its reasons in plain words out.
 
-    probe(config) -> Advice          a model meets an environment for a few episodes (`foretaste doctor --advise`)
+    meet(config) -> Advice           a model meets an environment for a few episodes (`foretaste doctor --advise`)
     choose(Evidence) -> Advice       the rule, also re-applied while training with `algorithm.name = "auto"`
 
 The rule rests on two things that decide whether mid-episode credit can help: how rarely the policy succeeds, and
@@ -11,18 +11,26 @@ and do not decide: an estimator may look strong on frozen episodes because it is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import gymnasium
 import numpy as np
 
 from foretaste.config import ReplayConfig, TrainConfig
+from foretaste.errors import RunError
+from foretaste.models.actor_critic import ActorCritic
+from foretaste.models.sampler import Sampler
+from foretaste.progress import Silent
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.adapt import Ranking, pairs_of, pooled
-from foretaste.rl.batch import make_batch
+from foretaste.rl.batch import make_batch, usable, without_values
 from foretaste.rl.diagnostics import PARTS, judged_values, value_at_part
+from foretaste.rl.imitate import imitate
+from foretaste.rl.rollout import EnvPool, rollout
 from foretaste.rl.signal import Signal, signals
+from foretaste.rl.tasks import training_tasks
 from foretaste.rl.update import Updater
 from foretaste.statistics import exact_interval
 
@@ -199,3 +207,26 @@ def words(advice: Advice) -> list[str]:
     if not evidence.signals:
         lines.append("  signal of estimators not measured: needs float32 weights")
     return lines
+
+
+def meet(config: TrainConfig, *, env: Callable[[], gymnasium.Env[Any, Any]] | None = None) -> Advice:
+    """Let the config's model, warm started as the config says, meet its environment for a few episodes; advise.
+
+    Plays `algorithm.value_pretraining_episodes` training episodes, 64 at least.
+
+    Raises: RunError if the environment failed in every episode.
+    """
+    config = dataclasses.replace(config, algorithm=dataclasses.replace(config.algorithm, name="auto"))
+    pool = EnvPool(config.env, env)
+    actor_critic = ActorCritic.load(config.model, seed=config.seed)
+    updater = Updater(actor_critic, config.algorithm, temperature=config.sampling.temperature)
+    if config.imitate.episodes:
+        imitate(config, pool, updater, actor_critic.template, Silent())
+    count = max(64, config.algorithm.value_pretraining_episodes)
+    episodes = rollout(Sampler(actor_critic, config.sampling), training_tasks(config, 0, count), pool).episodes
+    if not any(usable(episode) for episode in episodes):
+        reason = next((episode.error for episode in episodes if episode.error), "no action was sampled")
+        raise RunError(f"No episode of {config.env.id} can be learned from: {reason}. foretaste envs check it")
+    if updater.privileged:
+        episodes = [without_values(episode) for episode in episodes]
+    return probe(updater, episodes, seed=config.seed)

@@ -81,6 +81,21 @@ class Thinking:
         """Sampled tokens an item."""
         return float(np.mean([thought.tokens for thought in self.thoughts])) if self.thoughts else 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; `solved` is None where nothing could be judged."""
+        interval = self.interval
+        return {
+            "method": self.method,
+            "n": self.n,
+            "items": len(self.thoughts),
+            "solved": interval and interval.mean,
+            "interval": interval and [interval.low, interval.high],
+            "tokens_per_item": self.tokens_per_item,
+            "attempts_per_item": float(np.mean([thought.attempts for thought in self.thoughts])),
+            "success": [thought.success for thought in self.thoughts],
+            "tokens": [thought.tokens for thought in self.thoughts],
+        }
+
 
 def think(
     actor_critic: ActorCritic,
