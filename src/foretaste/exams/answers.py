@@ -19,7 +19,7 @@ from foretaste.exams.paper import Item
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
 
 _REFUSAL = re.compile(
-    r"^\W*(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b|i (?:can(?:not|['’]t| not)|am unable to|am not able to|won['’]t)\b"
+    r"^\W*(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b|i (?:can(?:not|['’]t| not)|am (?:not |un)able to|won['’]t)\b"
     r"|as an ai\b|unfortunately,? i\b)",
     re.IGNORECASE,
 )

@@ -8,7 +8,7 @@ clusters as units, so it may be looked at at any time; the interval beside it is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ def compare(a: Log, b: Log, *, alpha: float = 0.05) -> Comparison:
     judged = [(x.score, y.score, x.cluster) for x, y in pairs if x.score is not None and y.score is not None]
     if not judged:
         raise ConfigError("No item was judged in both; nothing can be compared")
-    scores_a, scores_b, clusters = ([row[k] for row in judged] for k in range(3))
+    scores_a, scores_b = [x for x, _, _ in judged], [y for _, y, _ in judged]
+    clusters = [cluster for _, _, cluster in judged]
     sums: dict[str, list[float]] = {}
     for x, y, cluster in judged:
         sums.setdefault(cluster, []).append(float(y) - float(x))
@@ -152,13 +153,13 @@ def _stratified(a: Log, b: Log, alpha: float) -> Comparison:
     return Comparison(a.name, b.name, False, means[0], means[1], found, better, None, None, 0, 0, max(0, left - total))
 
 
-def _strata(scores: Sequence[Scored]) -> dict[str, list[float]]:
+def _strata(scores: Sequence[Scored]) -> dict[Hashable, list[float]]:
     """Mean over the scores of every cluster, by stratum."""
     clusters: dict[tuple[str, str], list[float]] = {}
     for scored in scores:
         if scored.score is not None:
             clusters.setdefault((scored.stratum, scored.cluster), []).append(scored.score)
-    strata: dict[str, list[float]] = {}
+    strata: dict[Hashable, list[float]] = {}
     for (stratum, _), values in clusters.items():
         strata.setdefault(stratum, []).append(sum(values) / len(values))
     return strata

@@ -5,6 +5,9 @@ it, so the scores are those of `foretaste exam`. Sealed papers spend a look. Com
 and clustered, with `foretaste exam compare A.eval B.eval`.
 """
 
+# pyright: reportMissingImports=false
+# inspect-ai is an extra; this module is imported by Inspect itself, through the entry point.
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
@@ -34,8 +37,6 @@ def exam(
     with Ledger.open(runs_folder) as ledger:
         _, plan = items_of(paper, ledger, Path(runs_folder), reader="inspect")
     pools = Pools(examples, planned_hashes(plan.items))
-    from inspect_ai.model import GenerateConfig
-
     return Task(
         dataset=MemoryDataset([_sample(item) for item in plan.items], name=paper),
         solver=play(pools),

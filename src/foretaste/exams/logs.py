@@ -7,13 +7,17 @@ has to be installed.
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foretaste.errors import ConfigError, unknown
 
+_ZSTANDARD = 93
+"""Its number among the zip format's compression methods."""
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}
 """Inspect's letters (correct, partial, incorrect, no answer) and the words its `value_to_float` takes."""
 
@@ -80,9 +84,27 @@ def _inspect_archive(path: Path, metric: str | None, cluster: str | None) -> Log
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         header_name = "header.json" if "header.json" in names else "_journal/start.json"
-        header = json.loads(archive.read(header_name))
-        samples = [json.loads(archive.read(name)) for name in sorted(names) if name.startswith("samples/")]
+        header = json.loads(_member(archive, header_name))
+        samples = [json.loads(_member(archive, name)) for name in sorted(names) if name.startswith("samples/")]
     return _inspect(path, header, samples, metric, cluster)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a file of the archive; Inspect compresses with Zstandard, which Python's zipfile reads from 3.14 on."""
+    info = archive.getinfo(name)
+    if info.compress_type != _ZSTANDARD or sys.version_info >= (3, 14):
+        return archive.read(info)
+    import zstandard
+
+    file = archive.fp
+    assert file is not None
+    file.seek(info.header_offset)
+    header = file.read(30)  # the local header: its name and extra field may differ in length from the directory's
+    file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
+    unpacked = zstandard.ZstdDecompressor().decompressobj().decompress(file.read(info.compress_size))
+    if len(unpacked) != info.file_size or zlib.crc32(unpacked) != info.CRC:
+        raise zipfile.BadZipFile(f"{name} is damaged")
+    return unpacked
 
 
 def _inspect_json(path: Path, metric: str | None, cluster: str | None) -> Log:
@@ -97,12 +119,12 @@ def _inspect(path: Path, header: dict[str, Any], samples: list[Any], metric: str
     found = []
     for sample in samples:
         given = (sample.get("scores") or {}).get(scorer)
-        failed = sample.get("error") is not None or given is None
+        given = None if sample.get("error") is not None else given
         metadata = sample.get("metadata") or {}
         item = f"{sample['id']}#{sample.get('epoch', 1)}"
         group = str(metadata.get(cluster or "cluster", sample["id"]))
         stratum = str(metadata.get("stratum", task))
-        found.append(Scored(item, group, None if failed else _as_float(given["value"]), stratum))
+        found.append(Scored(item, group, None if given is None else _as_float(given["value"]), stratum))
     return Log(f"{task} ({(header.get('eval') or {}).get('model', path.name)})", found)
 
 
@@ -134,7 +156,7 @@ def _lm_eval(path: Path, metric: str | None, cluster: str | None) -> Log:
         group = str(doc.get(cluster or "cluster", item))
         score = row.get(chosen)
         failed = score is None or score != score
-        found.append(Scored(f"{item}#1", group, None if failed else float(score), str(doc.get("stratum", task))))
+        found.append(Scored(f"{item}#1", group, None if failed else float(score or 0.0), str(doc.get("stratum", task))))
     return Log(task, found)
 
 

@@ -46,7 +46,7 @@ def take_seat(spec: str, config: SeatConfig) -> Seat:
     Raises: ConfigError or ModelError for a name that is none, before anything was spent.
     """
     if spec == "oracle":
-        return Seat(Oracle(), "oracle", provenance={"policy": "the environments' own scripted solvers"})
+        return Seat(Oracle(), "oracle", provenance={"solver": "scripted, of each environment"})
     if spec.startswith("openai:"):
         return _endpoint(spec, config)
     if _OBJECT.fullmatch(spec) and not Path(spec).exists():
@@ -84,7 +84,7 @@ def _own(spec: str) -> Seat:
     policy = found() if isinstance(found, type) else found
     if not callable(getattr(policy, "act", None)):
         raise ConfigError(f"{spec!r} is no policy: it needs a method act(conversations) -> list of Action")
-    return Seat(policy, str(getattr(policy, "name", spec)), provenance={"policy": spec})
+    return Seat(policy, str(getattr(policy, "name", spec)), provenance={"class": spec})
 
 
 def _model(spec: str, config: SeatConfig) -> Seat:

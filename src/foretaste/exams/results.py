@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from foretaste.exams.answers import Answer, Mark
@@ -179,7 +179,7 @@ def _split_brain(answers: Sequence[Answer]) -> dict[str, Any] | None:
 def _gap(public: Sequence[Answer], main: Sequence[Answer]) -> Estimate | None:
     """Public minus sealed success in the wording that both were asked in."""
     registers = {(a.env, a.level): a.register for a in public}
-    sides: list[dict[tuple[str, int], list[float]]] = [{}, {}]
+    sides: list[dict[Hashable, list[float]]] = [{}, {}]
     for side, group in zip(sides, (public, main), strict=True):
         for a in group:
             key = (a.env, a.level)
