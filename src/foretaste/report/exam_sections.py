@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from foretaste.records import Interval
@@ -176,7 +177,7 @@ def ping_pong(data: ExamData, most: int = 6) -> dict[str, Any] | None:
     for answer in data.main:
         rows = [turn["checks"] for turn in answer["turns"] if turn["checks"]]
         if len(rows) > 1:
-            changes = [list(zip(a, b, strict=True)) for a, b in zip(rows, rows[1:], strict=False)]
+            changes = [list(zip(a, b, strict=True)) for a, b in itertools.pairwise(rows)]
             broken = sum((a, b) == (True, False) for pairs in changes for a, b in pairs)
             swaps = [i + 1 for i, p in enumerate(changes) if (True, False) in p and (False, True) in p]
             episodes.append((broken, answer, rows, swaps))
