@@ -10,7 +10,7 @@ from conftest import make_nano
 
 from foretaste.config import ModelConfig
 from foretaste.errors import ModelError
-from foretaste.models import actor_critic
+from foretaste.models import actor_critic, fast_training
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 
 
@@ -43,10 +43,15 @@ def gradients(model: ActorCritic) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("shared", [20, 0])
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
 def test_evaluate_equals_the_plain_computation_and_its_gradient(
-    nano: ActorCritic, shared: int, monkeypatch: pytest.MonkeyPatch
+    nano: ActorCritic, shared: int, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actor_critic, "CHUNK", 7)
+    monkeypatch.setattr(fast_training, "SCORE_BYTES", 7 * 4 * nano.language_model.config.vocab_size)
+    if not fast:
+        monkeypatch.setattr(fast_training, "supports", lambda *_: False)
+    assert fast_training.supports(nano) == fast
     made = sequences(shared)
     evaluation = nano.evaluate(made)
     count = len(evaluation.logprobs_N)
@@ -66,7 +71,8 @@ def test_evaluate_equals_the_plain_computation_and_its_gradient(
         torch.testing.assert_close(shared_gradients[name], gradient, atol=1e-4 * gradient.abs().max().item(), rtol=1e-3)
 
 
-def test_the_prefix_is_computed_once(tower: ActorCritic) -> None:
+def test_the_prefix_is_computed_once(tower: ActorCritic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_training, "supports", lambda *_: False)
     seen: list[int] = []
     tower.decoder.layers[0].register_forward_hook(
         lambda module, arguments, output: seen.append(output.shape[0] * output.shape[1])

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foretaste.config import ModelConfig
-from foretaste.models import loading
+from foretaste.models import fast_training, loading, memory
 from foretaste.models.conversation import ChatTemplate
 from foretaste.models.critic import Critic
-from foretaste.models.trunk import pack, run_critic, run_trunk
+from foretaste.models.trunk import pack, run_plain
 from foretaste.models.value_head import ValueHead
 
 CHUNK = 256
@@ -72,6 +72,7 @@ class ActorCritic(nn.Module):
 
         `seed` draws nano's weights and the value head's. Raises: ModelError, saying which part cannot be used.
         """
+        memory.keep_pages()
         device = loading.device(config.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -134,12 +135,14 @@ class ActorCritic(nn.Module):
         empty = torch.zeros(0, device=self.device)
         if packed.rows_N.numel() == 0:
             return Evaluation(empty, empty, empty, empty)
-        hidden, entering = run_trunk(self, packed, policy=policy, values=values)
+        fast = fast_training.supports(self, packed.mask_BT.shape[1])
+        run = fast_training.run if fast else run_plain
+        hidden_NH, seen_NH = run(self, packed, policy=policy, values=values)
         logprobs, entropy, predicted, value_logits = empty, empty, empty, empty
-        if hidden is not None:
-            logprobs, entropy = self._score(packed.gather(hidden), packed.targets_N, temperature)
-        if values:
-            value_logits = self.critic.head(packed.gather(run_critic(self, packed, entering)))
+        if hidden_NH is not None:
+            logprobs, entropy = self._score(hidden_NH, packed.targets_N, temperature)
+        if seen_NH is not None:
+            value_logits = self.critic.head(seen_NH)
             predicted = self.critic.head.value(value_logits)
         return Evaluation(logprobs, entropy, predicted, value_logits)
 
@@ -156,6 +159,8 @@ class ActorCritic(nn.Module):
 
     def _score(self, hidden_NH: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies in chunks; each chunk's logits are recomputed for its gradient."""
+        if fast_training.supports(self) and fast_training.scores(self):
+            return fast_training.score(self, hidden_NH, targets_N, temperature)
         parts = [
             checkpoint(self._score_chunk, hidden, targets, temperature, use_reentrant=False, preserve_rng_state=False)
             for hidden, targets in zip(hidden_NH.split(CHUNK), targets_N.split(CHUNK), strict=True)

@@ -82,6 +82,13 @@ def _shared(prompts: list[list[int]]) -> int:
     return shared if shared >= MIN_SHARED else 0
 
 
+def run_plain(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Run any Hugging Face decoder; return the hidden states before the action tokens, NH, of policy and critic."""
+    hidden, entering = run_trunk(model, packed, policy=policy, values=values)
+    seen = packed.gather(run_critic(model, packed, entering)) if values else None
+    return None if hidden is None else packed.gather(hidden), seen
+
+
 def run_trunk(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, list[Tensor]]:
     """Run the policy; return its final hidden states BSH and what enters the critic (prefix, then suffix).
 

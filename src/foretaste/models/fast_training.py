@@ -1,0 +1,173 @@
+"""The quick training path, for decoders of the Llama, Mistral, Qwen2 and Qwen3 shape on a CPU.
+
+Same numbers and gradients as transformers' own forward up to rounding, in a fraction of the time. Hidden states
+are feature-major (H x M): the shared prefix's P columns, then B sequences of S columns each. In that layout every
+matrix product of the forward and backward pass has its operands as the matrix unit wants them (a transposed left
+operand, as in a weight's gradient, costs up to four times as much), and the element-wise passes between them are
+single loops over columns (`kernels.py`). One layer is in `fast_training_layer.py`.
+
+Shape letters: B sequences, P prefix tokens, S suffix tokens, M = P + B S columns, H hidden size, N action tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from foretaste.models import kernels
+from foretaste.models.critic import decoder_layers
+from foretaste.models.fast_layers import supported
+from foretaste.models.fast_training_layer import Layout, dense, run_layer
+
+if TYPE_CHECKING:
+    from foretaste.models.actor_critic import ActorCritic
+    from foretaste.models.trunk import Packed
+
+SCORE_BYTES = 1 << 27
+"""Full-vocabulary logits that exist at the same time."""
+
+
+def supports(model: ActorCritic, length: int = 1) -> bool:
+    """True if policy and critic have a shape that this path computes for sequences of this length."""
+    weight = model.decoder.norm.weight if hasattr(model.decoder, "norm") else None
+    if weight is None or not kernels.available(weight.dtype, weight.device):
+        return False
+    whole = all(parameter.dtype == weight.dtype for parameter in model.decoder.parameters())
+    return whole and all(supported(decoder, length) for decoder in (model.decoder, model.critic.decoder))
+
+
+def run(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Return the final hidden states before the action tokens, of the policy and of the critic. Shapes: NH, NH.
+
+    The critic reads the policy's hidden states without gradient into them. Without `policy` the policy runs
+    without gradient and only as deep as the critic needs it.
+    """
+    critic, depth = model.critic, len(decoder_layers(model.decoder))
+    layout, tokens_M = _layout(model, packed)
+    columns_N = packed.prefix_1P.shape[1] + packed.rows_N * packed.suffix_BS.shape[1] + packed.columns_N
+    hidden, entering = None, None
+    if policy or not critic.reads_tokens:
+        with torch.set_grad_enabled(policy and torch.is_grad_enabled()):
+            x = _embed(model.decoder, tokens_M)
+            for number in range(depth if policy else critic.start):
+                if number == critic.start:
+                    entering = x.detach()
+                x = run_layer(decoder_layers(model.decoder)[number], x, layout)
+            entering = x.detach() if entering is None else entering
+            hidden = _finish(model.decoder, x, columns_N) if policy else None
+    if not values:
+        return hidden, None
+    x = _embed(critic.decoder, tokens_M) if critic.reads_tokens else entering
+    for layer in decoder_layers(critic.decoder):
+        x = run_layer(layer, x, layout)
+    return hidden, _finish(critic.decoder, x, columns_N)
+
+
+def scores(model: ActorCritic) -> bool:
+    """True if `score` computes what the model's output layer does: one matrix and no more."""
+    head, config = model.language_model.get_output_embeddings(), model.language_model.config
+    more = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+    return dense(head)[1] is None and not any(getattr(config, name, None) for name in more)
+
+
+def score(model: ActorCritic, hidden_NH: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities of the targets at a temperature, and entropies. Shapes: NH, N -> N, N."""
+    weight = dense(model.language_model.get_output_embeddings())[0]
+    return _Score.apply(hidden_NH, weight, targets_N, temperature)  # pyright: ignore[reportReturnType]
+
+
+def _layout(model: ActorCritic, packed: Packed) -> tuple[Layout, Tensor]:
+    """Return the layout of a pass and its tokens, column by column."""
+    (batch, width), shared = packed.suffix_BS.shape, packed.prefix_1P.shape[1]
+    positions = torch.cat([torch.arange(shared), torch.arange(shared, shared + width).repeat(batch)])
+    config: Any = model.decoder.config
+    like = model.decoder.norm.weight.detach()
+    cos, sin = model.decoder.rotary_emb(like, positions[None])
+    half = cos.shape[-1] // 2
+    layout = Layout(
+        shared,
+        batch,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        cos[0, :, :half].t().contiguous(),
+        sin[0, :, :half].t().contiguous(),
+        config.rms_norm_eps,
+    )
+    return layout, torch.cat([packed.prefix_1P[0], packed.suffix_BS.flatten()])
+
+
+def _embed(decoder: Any, tokens_M: Tensor) -> Tensor:
+    return _Transpose.apply(decoder.embed_tokens(tokens_M))  # pyright: ignore[reportReturnType]
+
+
+def _finish(decoder: Any, x: Tensor, columns_N: Tensor) -> Tensor:
+    return _Finish.apply(x, decoder.norm.weight, decoder.config.rms_norm_eps, columns_N)  # pyright: ignore
+
+
+class _Transpose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return kernels.transpose(x.contiguous())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return kernels.transpose(gradients[0].contiguous())
+
+
+class _Finish(torch.autograd.Function):
+    """Take the wanted columns, norm them, and return them token-major. Shapes: H M, H -> N H."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, columns_N: Tensor) -> Tensor:
+        chosen = x.index_select(1, columns_N)
+        normed, inverse = kernels.rms_norm(chosen, weight, epsilon)
+        ctx.save_for_backward(chosen, inverse, weight, columns_N)
+        ctx.columns = x.shape[1]
+        return kernels.transpose(normed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        chosen, inverse, weight, columns_N = ctx.saved_tensors
+        gradient = kernels.transpose(gradients[0].contiguous())
+        dchosen, dweight = kernels.rms_norm_backward(chosen, weight, inverse, gradient, None)
+        dx = chosen.new_zeros(len(chosen), ctx.columns)
+        dx[:, columns_N] = dchosen
+        return dx, dweight if ctx.needs_input_grad[1] else None, None, None
+
+
+class _Score(torch.autograd.Function):
+    """Log-probabilities and entropies in chunks, each chunk's logits computed again for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_NH: Tensor, weight: Tensor, targets_N: Tensor, temperature: float) -> Any:
+        parts = [
+            kernels.score(torch.nn.functional.linear(hidden, weight), targets, temperature)
+            for hidden, targets in _chunks(weight, hidden_NH, targets_N)
+        ]
+        logprobs_N, entropies_N, lse_N = (torch.cat(column) for column in zip(*parts, strict=True))
+        ctx.save_for_backward(hidden_NH, weight, targets_N, lse_N, entropies_N)
+        ctx.temperature = temperature
+        return logprobs_N, entropies_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        hidden_NH, weight, targets_N, lse_N, entropies_N = ctx.saved_tensors
+        dhidden_NH = torch.empty_like(hidden_NH)
+        dweight_HV = weight.new_zeros(weight.shape[1], weight.shape[0]) if ctx.needs_input_grad[1] else None
+        arrays = (hidden_NH, dhidden_NH, targets_N, lse_N, entropies_N, *(g.contiguous() for g in gradients))
+        for hidden, dhidden, targets, lse, entropies, dlogprobs, dentropies in _chunks(weight, *arrays):
+            logits = torch.nn.functional.linear(hidden, weight)
+            kernels.score_backward(logits, targets, ctx.temperature, (lse, entropies), (dlogprobs, dentropies))
+            torch.mm(logits, weight, out=dhidden)
+            if dweight_HV is not None:
+                dweight_HV.addmm_(kernels.transpose(hidden.contiguous()), logits)
+        dweight = None if dweight_HV is None else kernels.transpose(dweight_HV)
+        return dhidden_NH, dweight, None, None
+
+
+def _chunks(weight: Tensor, *arrays: Tensor) -> Any:
+    """Split arrays of N rows so that a chunk's logits stay within bounds."""
+    rows = max(1, SCORE_BYTES // (len(weight) * weight.element_size()))
+    return zip(*(array.split(rows) for array in arrays), strict=True)

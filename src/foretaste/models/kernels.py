@@ -1,0 +1,207 @@
+"""Compiles and calls `kernels.c`: fused element-wise passes that PyTorch would do in many.
+
+PyTorch's own element-wise operations on bfloat16 cost as much as the matrix products of a small model. The C
+file is compiled by the system's `cc` when it is first needed (two seconds, kept in the cache folder). Without a
+compiler `available` is False and callers take the plain path.
+
+Arrays are feature-major (see `kernels.c`); every function writes into tensors that the caller made.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foretaste.models.sources import cache_folder
+
+SOURCE = Path(__file__).with_name("kernels.c")
+SWITCH = "FORETASTE_KERNELS"
+"""Environment variable; "off" takes the plain path everywhere."""
+COLUMNS = 512
+"""As in `kernels.c`."""
+_FLAGS = [
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fassociative-math",
+    "-fno-signed-zeros",
+    "-freciprocal-math",
+    "-fno-thread-jumps",
+    "-std=gnu11",
+    "-shared",
+    "-fPIC",
+]
+_TYPES = {torch.float32: [], torch.bfloat16: ["-DBF16"]}
+
+
+def available(dtype: torch.dtype, device: torch.device) -> bool:
+    """True if the kernels can be used for tensors of this type and place."""
+    return device.type == "cpu" and dtype in _TYPES and library(dtype) is not None
+
+
+@functools.cache
+def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """Return the compiled kernels for a type, compiling them if they are not in the cache; None if that fails."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if os.environ.get(SWITCH) == "off" or compiler is None:
+        return None
+    threads = _share_openmp()
+    wide = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
+    flags = [*_FLAGS, *wide, *_TYPES[dtype], *(["-fopenmp"] if threads else [])]
+    key = hashlib.sha256(repr((SOURCE.read_bytes(), flags, compiler, _processor())).encode()).hexdigest()[:16]
+    file = cache_folder() / "kernels" / f"{key}.so"
+    try:
+        if not file.exists():
+            _compile(compiler, flags, file)
+        return ctypes.CDLL(str(file))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _compile(compiler: str, flags: list[str], file: Path) -> None:
+    """Compile into a temporary folder and move the result, so that two processes may do it at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder) / "kernels.o"
+        steps = [flag for flag in flags if flag != "-shared"]
+        subprocess.run([compiler, *steps, "-c", str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+        # Linked without its own OpenMP: the symbols of PyTorch's are taken, so that both share one set of threads.
+        command = [compiler, "-shared", str(made), "-o", str(made.with_suffix(".so")), "-lm"]
+        subprocess.run(command, check=True, capture_output=True)
+        os.replace(made.with_suffix(".so"), file)
+
+
+def _share_openmp() -> bool:
+    """Make the OpenMP runtime that PyTorch brought visible to the kernels; False if there is none to be found."""
+    for found in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
+        ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
+        return True
+    return False
+
+
+def _processor() -> str:
+    """Name the processor: what is compiled for one may not run on another that shares the home folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(line for line in lines[:40] if line.startswith(("model name", "flags", "Features", "CPU part")))
+
+
+def _call(name: str, like: Tensor, *arguments: Any) -> None:
+    """Call a kernel: tensors become pointers, ints int64, floats float."""
+    loaded = library(like.dtype)
+    assert loaded is not None
+    getattr(loaded, name)(*map(_argument, arguments))
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_float(value) if isinstance(value, float) else value if value is None else ctypes.c_int64(value)
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return the normed x and 1 / rms of each column. Shapes: H M, H -> H M, M."""
+    out, inverse = torch.empty_like(x), torch.empty(x.shape[1])
+    _call("rms_norm", x, x, weight, epsilon, out, inverse, *x.shape)
+    return out, inverse
+
+
+def rms_norm_backward(
+    x: Tensor, weight: Tensor, inverse: Tensor, gradient: Tensor, residual: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of x (with `residual` added) and of the weight."""
+    out, along = torch.empty_like(x), torch.empty(-(-x.shape[1] // COLUMNS), x.shape[0])
+    _call("rms_norm_backward", x, x, weight, inverse, gradient, residual, out, along, *x.shape)
+    return out, along.sum(0).to(weight.dtype)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up. Shapes: 2I M -> I M."""
+    out = gate_up.new_empty(len(gate_up) // 2, gate_up.shape[1])
+    _call("swiglu", gate_up, gate_up, out, out.numel())
+    return out
+
+
+def swiglu_backward(gate_up: Tensor, gradient: Tensor) -> Tensor:
+    """Turn `gate_up` into its gradient; return what `swiglu` returned."""
+    out = torch.empty_like(gradient)
+    _call("swiglu_backward", gate_up, gate_up, gradient, out, out.numel())
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
+    """Rotate by the positions, in place. Shapes: heads D M, D/2 M twice."""
+    _call("rotate", x, x, cos, sin, -1.0 if back else 1.0, len(x), len(cos), cos.shape[1])
+
+
+def softmax(prefix: Tensor, own: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Turn raw scores into unnormalised weights; return log-sum-exps and the inverse sums, heads x B S.
+
+    Shapes: heads P BS (P may be 0), heads B S S with keys before queries.
+    """
+    heads, batch, width, _ = own.shape
+    lse, inverse = torch.empty(heads, batch * width), torch.empty(heads, batch * width)
+    _call("softmax", own, prefix, own, scale, lse, inverse, heads, prefix.shape[1], batch, width)
+    return lse, inverse
+
+
+def softmax_backward(
+    prefix: Tensor, dprefix: Tensor, own: Tensor, down: Tensor, scale: float, lse: Tensor, delta: Tensor
+) -> None:
+    """Turn raw scores into probabilities and gradients of probabilities into those of raw scores, in place."""
+    heads, batch, width, _ = own.shape
+    sizes = heads, prefix.shape[1], batch, width
+    _call("softmax_backward", own, prefix, dprefix, own, down, scale, lse, delta, *sizes)
+
+
+def join(far: Tensor | None, near: Tensor, inverse: Tensor | None, out: Tensor) -> None:
+    """Write (far + near) * inverse to `out`. Shapes: heads D BS, heads B D S, heads BS -> heads D BS (strided)."""
+    heads, batch, size, width = near.shape
+    _call("join", near, far, near, inverse, out, out.stride(1), heads, size, batch, width)
+
+
+def row_dot(gradient: Tensor, out: Tensor) -> Tensor:
+    """Return the sum over D of their product. Shapes: heads D M twice (equal strides) -> heads M."""
+    heads, size, columns = out.shape
+    delta = torch.empty(heads, columns)
+    _call("row_dot", out, gradient, out, delta, out.stride(1), heads, size, columns)
+    return delta
+
+
+def score(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-probabilities of the targets, entropies and log-sum-exps. Shapes: N V, N -> N, N, N."""
+    logprobs, entropies, lse = torch.empty(3, len(targets)).unbind()
+    _call("score", logits, logits, targets, 1.0 / temperature, logprobs, entropies, lse, *logits.shape)
+    return logprobs, entropies, lse
+
+
+def score_backward(
+    logits: Tensor,
+    targets: Tensor,
+    temperature: float,
+    kept: tuple[Tensor, Tensor],
+    gradients: tuple[Tensor, Tensor],
+) -> None:
+    """Turn logits into their gradient. `kept`: lse, entropies; `gradients`: of log-probabilities, of entropies."""
+    _call("score_backward", logits, logits, targets, 1.0 / temperature, *kept, *gradients, *logits.shape)
+
+
+def transpose(x: Tensor) -> Tensor:
+    """Return the transpose of a matrix, contiguous."""
+    out = x.new_empty(x.shape[1], x.shape[0])
+    _call("transpose", x, x, out, *x.shape)
+    return out
