@@ -151,6 +151,8 @@ class GateConfig:
     """An episode is never stopped while V is at least this share of the recent mean success."""
     max_weight: float = 4.0
     """Largest weight that a surviving episode may carry."""
+    unbiased: bool = True
+    """False: a stopped episode counts as a failure and survivors carry no weight. Biased; for comparison only."""
     max_lost_share: float = 0.05
     """The gate turns itself off when more than this share of the stopped episodes would have succeeded."""
 

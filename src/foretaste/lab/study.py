@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from foretaste.lab.sequences import Bounds
 
 STUDIES: dict[str, str] = {
+    "credit-map": "foretaste.lab.credit_map",
+    "credit": "foretaste.lab.credit",
+    "gate": "foretaste.lab.gate",
+    "replay": "foretaste.lab.replay",
+    "think": "foretaste.lab.think",
     "smoke": "foretaste.lab.smoke",
 }
 """Each study's name, and the module with its `STUDY`; modules are imported when they are asked for."""

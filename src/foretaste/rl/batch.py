@@ -75,6 +75,19 @@ def without_values(episode: Episode) -> Episode:
     return replace(episode, turns=turns, final_value=0.0)
 
 
+def as_failures(episodes: Sequence[Episode]) -> list[Episode]:
+    """Return stopped episodes as if the task had failed, and all without gates: the biased stop, for comparison."""
+    found = []
+    for episode in episodes:
+        turns = tuple(replace(turn, gate_probability=0.0) for turn in episode.turns)
+        changed = replace(episode, turns=turns)
+        if episode.end is EpisodeEnd.STOPPED:
+            end = EpisodeEnd.TERMINATED
+            changed = replace(changed, end=end, success=0.0, final_value=0.0, final_observation_tokens=())
+        found.append(changed)
+    return found
+
+
 def telling(episodes: Sequence[Episode]) -> list[Episode]:
     """Return the episodes of those items whose attempts did not all have the same return."""
     kept = [episode for episode in episodes if usable(episode)]

@@ -34,7 +34,7 @@ from foretaste.progress import Progress, Silent
 from foretaste.records import Checkpoint, Episode, EpisodeEnd, RunSummary, to_json
 from foretaste.rl import diagnostics
 from foretaste.rl.advise import Advice
-from foretaste.rl.batch import make_batch, telling, without_values
+from foretaste.rl.batch import as_failures, make_batch, telling, without_values
 from foretaste.rl.gate import Gate, GateKeeper
 from foretaste.rl.held_out import HeldOut, measure, record_episodes
 from foretaste.rl.imitate import imitate
@@ -153,8 +153,9 @@ class _Run:
         """Sample, learn, measure, write down."""
         config = self.config
         played, kept = self._sample_step(step)
-        self.replay.add(played.episodes, step)
-        batch = make_batch(kept)
+        learned = played.episodes if config.gate.unbiased else as_failures(played.episodes)
+        self.replay.add(learned, step)
+        batch = make_batch(kept if config.gate.unbiased else as_failures(kept))
         metrics = diagnostics.episode_metrics(played.episodes) | self.keeper.update(played.episodes)
         if config.algorithm.group_size > 1:
             metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(make_batch(played.episodes))

@@ -1,0 +1,66 @@
+"""The ways of learning that studies compare, each as good as we know how to make it, in one place.
+
+All go through the same loop with the same warm start, batch and token budget; only what is named here differs. The
+settings were chosen on the tables of other seeds than those that studies score.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+from foretaste.config import (
+    AlgorithmConfig,
+    EnvConfig,
+    HeldOutConfig,
+    ImitateConfig,
+    ModelConfig,
+    ReplayConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+
+NEW = 32
+"""New episodes a step."""
+
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "value": {
+        "algorithm": {"turn_lambda": 0.7, "adapt_lambda": True},
+        "replay": {"critic_episodes": 4 * NEW, "actor_episodes": 2 * NEW, "actor_start_successes": 4},
+    },
+    "auto": {"algorithm": {"name": "auto", "turn_lambda": 0.7}},
+    "grpo": {"algorithm": {"name": "grpo", "group_size": 8}},
+    "dynamic-grpo": {"algorithm": {"name": "grpo", "group_size": 8, "dynamic_sampling": True}},
+    "leave-one-out": {"algorithm": {"name": "reinforce", "group_size": 8}},
+    "batch-mean": {"algorithm": {"name": "reinforce"}},
+    "success-replay": {"algorithm": {"name": "reinforce"}, "replay": {"success_episodes": NEW // 2}},
+}
+"""Differences from `base`. "value" is recipes/replay-critic.toml; "batch-mean" is leave-one-out without groups."""
+
+BASELINES = ("grpo", "dynamic-grpo", "leave-one-out", "batch-mean", "success-replay")
+"""All that do without a critic."""
+
+
+def base(env: str, *, warm: ImitateConfig | None = None, max_new_tokens: int = 4, level: int = 1) -> TrainConfig:
+    """Return what all arms share: `nano-xs` with a critic of its own, a warm start, and a curve of held-out items."""
+    return TrainConfig(
+        env=EnvConfig(env, level=level, examples=0),
+        model=ModelConfig("nano-xs", critic_layers=-1),
+        sampling=SamplingConfig(max_new_tokens=max_new_tokens),
+        algorithm=AlgorithmConfig(
+            learning_rate=1e-3, critic_learning_rate=2e-3, microbatch_tokens=8192, value_pretraining_episodes=2 * NEW
+        ),
+        imitate=warm or ImitateConfig(episodes=128, passes=6, learning_rate=3e-3, teacher="uniform_action"),
+        held_out=HeldOutConfig(items=100, every=5, curve_items=64),
+        episodes_per_step=NEW,
+        save_every=1000,
+    )
+
+
+def method(name: str, config: TrainConfig) -> TrainConfig:
+    """Return `config` with a method's settings."""
+    changes = METHODS[name]
+    algorithm = replace(config.algorithm, **changes.get("algorithm", {}))
+    replay = replace(config.replay, **changes.get("replay", {}))
+    return dataclasses.replace(config, algorithm=algorithm, replay=replay or ReplayConfig())

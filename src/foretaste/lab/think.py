@@ -1,0 +1,101 @@
+"""`think`: does V choose better than a vote or the likelihood, at what cost in tokens?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from foretaste.config import TrainConfig, from_dict
+from foretaste.lab.credit_map import Cell
+from foretaste.lab.jobs import Context, train_arm
+from foretaste.lab.methods import base, method
+from foretaste.lab.results import Results
+from foretaste.lab.study import Arm, Expectation, Plan, Study
+
+CELL = Cell(5, "late", 10)
+WORK = "foretaste.lab.think:train_and_think"
+
+
+def train_and_think(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Train, then try held-out items with every method; return accuracy and tokens of each."""
+    from foretaste.ledger import Ledger
+    from foretaste.models.checkpoint import load
+    from foretaste.rl.think import METHODS, Budget, think
+
+    trained = train_arm({"config": arguments["config"]}, context)
+    config = from_dict(TrainConfig, arguments["config"])
+    with Ledger.open(context.folder) as ledger:
+        path = ledger.records(trained["run"], "checkpoint")[-1].payload["path"]
+    model, options = load(path), arguments["options"]
+    result: dict[str, Any] = {name: trained[name] for name in ("success_after", "sampled_tokens", "train_seconds")}
+    for number, name in enumerate(METHODS):
+        context.report(number / len(METHODS), f"think: {name}")
+        budget = Budget(n=options["n"])
+        found = think(model, config.env, config.sampling, method=name, items=options["items"], budget=budget)
+        interval = found.interval
+        result[f"solved:{name}"] = interval.mean if interval else None
+        result[f"tokens:{name}"] = found.tokens_per_item
+    solved = {name: result[f"solved:{name}"] or 0.0 for name in METHODS}
+    baseline = max(solved["vote"], solved["likelihood"])
+    result["best_over_baselines"] = solved["best"] - baseline
+    result["beam_over_baselines"] = solved["beam"] - baseline
+    result["restart_over_one"] = solved["restart"] - solved["one"]
+    result["restart_token_share"] = result["tokens:restart"] / max(1.0, result["tokens:best"])
+    return result
+
+
+def _arm(cell: Cell, n: int, items: int) -> Arm:
+    def config(seed: int) -> TrainConfig:
+        made = method("value", base(cell.env(seed)))
+        return replace(made, held_out=replace(made.held_out, items=32, every=0))
+
+    return Arm(config, WORK, {"n": n, "items": items})
+
+
+def rows(results: Results) -> list[dict[str, Any]]:
+    """Return one row a method and arm: mean solved and tokens over seeds."""
+    found = []
+    for arm in results.arms:
+        done = [result for seed in results.seeds if (result := results.result(arm, seed))]
+        for key in done[0] if done else ():
+            kind, _, name = key.partition(":")
+            if kind == "solved":
+                solved = [result[key] for result in done if result[key] is not None]
+                tokens = [result[f"tokens:{name}"] for result in done]
+                found.append(
+                    {
+                        "arm": arm,
+                        "method": name,
+                        "seeds": len(done),
+                        "solved": sum(solved) / len(solved) if solved else None,
+                        "tokens_per_item": sum(tokens) / len(tokens),
+                    }
+                )
+    return found
+
+
+def _plan(sizes: dict[str, tuple[int, int]], seeds: tuple[int, ...], budget: int, minutes: float) -> Plan:
+    arms: dict[str, Callable[[int], TrainConfig] | TrainConfig | Arm] = {
+        name: _arm(CELL, n, items) for name, (n, items) in sizes.items()
+    }
+    return Plan(arms, seeds=seeds, token_budget=budget, minutes=minutes, max_steps=2000)
+
+
+STUDY = Study(
+    name="think",
+    claim="Of the same attempts, V's pick succeeds more often than a vote's or the likeliest, by at least 0.05",
+    source="a value function chooses at inference too; best-of-n and majority vote are the usual ways",
+    expectations=(
+        Expectation("best_over_baselines", "n=8", None, size=0.05),
+        Expectation("beam_over_baselines", "n=8", None, size=0.05, required=False),
+        Expectation("restart_token_share", "n=8", None, size=0.8, direction="at_most", required=False),
+    ),
+    quick=_plan({"n=8": (8, 40)}, (1, 2, 3, 4), 6_000, 5),
+    full=_plan({"n=4": (4, 200), "n=8": (8, 200), "n=16": (16, 200)}, (1, 2, 3, 4, 5), 60_000, 200),
+    rows=rows,
+    notes=(
+        "On an interactive task the last answer says little, so a vote is a weak baseline there.",
+        "The budget stops training half-way on purpose: a policy that always or never succeeds leaves nothing to pick.",
+    ),
+)

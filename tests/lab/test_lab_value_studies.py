@@ -1,0 +1,146 @@
+"""The studies of the value function can be run as stated, and judge made-up results as a person would."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from foretaste.checks import check
+from foretaste.config import TrainConfig, from_dict, load_recipe
+from foretaste.envs.registry import make
+from foretaste.lab import credit, credit_map, methods, think
+from foretaste.lab.credit_map import BEST, METRIC, QUICK, Cell
+from foretaste.lab.results import Outcome, Results
+from foretaste.lab.study import Expectation, load
+from foretaste.lab.verdict import Decision, judge
+
+NAMES = ("credit-map", "credit", "gate", "replay", "think")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", ["quick", "full"])
+def test_every_arm_of_a_study_is_a_run_that_can_be_used(name, mode):
+    study = load(name)
+    jobs = study.plan(mode).jobs()
+    assert len({job.key for job in jobs}) == len(jobs)
+    for job in jobs[:: max(1, len(jobs) // 12)]:
+        config = check(from_dict(TrainConfig, job.arguments["config"]))
+        make(config.env.id)
+    assert study.plan("quick").minutes <= 5
+    assert len(study.plan("full").seeds) >= 5
+
+
+def test_rule_tables_and_warm_starts_are_fresh_for_every_seed():
+    plan = load("credit-map").plan("full")
+    seeds = {job.arguments["config"]["seed"] for job in plan.jobs()}
+    ids = {job.arguments["config"]["env"]["id"] for job in plan.jobs()}
+    assert len(seeds) == 5
+    assert {make(one).table_seed for one in ids} == {credit_map.FRESH_TABLES + seed for seed in seeds}
+
+
+def test_the_recipe_is_the_value_arm():
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "replay-critic.toml")
+    arm = methods.method("value", methods.base(recipe.env.id))
+    assert (recipe.algorithm, recipe.replay, recipe.model) == (arm.algorithm, arm.replay, arm.model)
+    assert recipe.imitate == arm.imitate
+
+
+def test_all_methods_share_everything_but_what_is_named():
+    base = methods.base("lock")
+    for name in methods.METHODS:
+        made = methods.method(name, base)
+        assert dataclasses.replace(made, algorithm=base.algorithm, replay=base.replay) == base
+        assert made.algorithm.learning_rate == base.algorithm.learning_rate
+
+
+def curve(reached):
+    """A learning curve that reaches half success at a number of tokens; None: never."""
+    if reached is None:
+        return {"curve": [[0, 0, 0.0, 64], [10_000, 500, 0.1, 64]], "area": 0.05, "train_seconds": 1.0}
+    points = [[0, 0, 0.0, 64], [reached * 2, 100, 1.0, 64], [10_000, 500, 1.0, 64]]
+    return {"curve": points, "area": 1 - reached / 10_000, "train_seconds": 1.0}
+
+
+def made_up(tokens, seeds=(1, 2, 3, 4, 5, 6)):
+    outcomes = []
+    for cell in QUICK:
+        for name, by_cell in tokens.items():
+            for seed in seeds:
+                outcomes.append(Outcome(f"{name} @ {cell.name}", seed, curve(by_cell[QUICK.index(cell)])))
+    return Results(outcomes)
+
+
+VALUE, AUTO = load("credit-map").expectations
+
+
+def decide(results, expectation):
+    return judge(expectation, credit_map.effects(results, expectation), results.seeds)
+
+
+def test_the_map_takes_the_best_baseline_of_each_cell():
+    results = made_up({"value": (100, 900), "auto": (100, 800), "grpo": (None, 850), "batch-mean": (600, None)})
+    assert [credit_map.best_baseline(results, cell) for cell in QUICK] == ["batch-mean", "grpo"]
+    found = decide(results, VALUE)  # the promised cell alone: 600 / 100
+    assert found.estimate == pytest.approx(6.0, rel=0.01)
+    assert found.decision is Decision.HELD
+    worst = decide(results, AUTO)  # the silent cell: 850 / 800
+    assert worst.estimate == pytest.approx(850 / 800, rel=0.01)
+    assert worst.decision is Decision.HELD
+
+
+def test_the_map_is_refuted_where_ours_is_slow_and_open_where_nobody_arrives():
+    slow = made_up({"value": (300, 900), "auto": (300, 2000), "grpo": (600, 850), "batch-mean": (600, 850)})
+    assert decide(slow, VALUE).decision is Decision.REFUTED
+    assert decide(slow, AUTO).decision is Decision.REFUTED
+    nobody = made_up({"value": (None, None), "auto": (None, None), "grpo": (None, None), "batch-mean": (None, None)})
+    assert decide(nobody, VALUE).decision is Decision.UNDECIDED
+    rows = credit_map.rows(nobody)
+    assert rows[0]["value, times fewer"] == "never reached"
+
+
+def test_ours_alone_reaching_half_counts_as_at_least_the_budget():
+    results = made_up({"value": (100, 900), "auto": (100, 900), "grpo": (None, 900), "batch-mean": (None, 900)})
+    bounds = credit_map.ratio(results, "value", QUICK[0], 1)
+    assert bounds is not None
+    assert math.exp(bounds.low) == pytest.approx(10_000 / 100, rel=0.01)
+    assert bounds.high == math.inf
+    assert credit_map.rows(results)[0]["value, times fewer"] == "only ours"
+
+
+def test_a_missing_job_leaves_its_seed_out():
+    results = made_up({"value": (100, 900), "auto": (100, 900), "grpo": (300, 900)}, seeds=(1, 2))
+    gone = [o for o in results.outcomes if not (o.arm == f"value @ {QUICK[0].name}" and o.seed == 2)]
+    assert set(credit_map.effects(Results(gone), VALUE)) == {1}
+
+
+def test_credit_compares_areas_over_all_tasks():
+    outcomes = [
+        Outcome(f"{name} @ {task}", 1, {"area": area})
+        for task, areas in {"maze": (0.6, 0.5, 0.2), "guess": (0.4, 0.1, 0.3)}.items()
+        for name, area in zip(("auto", "grpo", "batch-mean"), areas, strict=True)
+    ]
+    found = credit.effects(Results(outcomes), Expectation("area", "auto", "best baseline", size=0.0))
+    assert found[1].low == pytest.approx(((0.6 - 0.5) + (0.4 - 0.3)) / 2)
+
+
+def test_cells_say_what_they_are():
+    cell = Cell(5, "at once", 10)
+    assert cell.promised
+    assert not Cell(5, "silent", 10).promised
+    assert not Cell(2, "at once", 10).promised
+    env = make(cell.env(3))
+    assert (env.chain.visibility, env.chain.horizon, env.table_seed) == ("at once", 10, 1003)
+    assert (VALUE.metric, VALUE.baseline) == (METRIC, BEST)
+
+
+def test_thinking_is_tabled_by_method():
+    result = {
+        "solved:one": 0.4,
+        "tokens:one": 20.0,
+        "solved:best": 0.6,
+        "tokens:best": 160.0,
+        "best_over_baselines": 0.1,
+    }
+    rows = think.rows(Results([Outcome("n=8", 1, result), Outcome("n=8", 2, {**result, "solved:best": 0.8})]))
+    assert [(row["method"], row["solved"]) for row in rows] == [("one", 0.4), ("best", pytest.approx(0.7))]
