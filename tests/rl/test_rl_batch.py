@@ -5,7 +5,7 @@ import pytest
 
 from foretaste.config import AlgorithmConfig
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
-from foretaste.rl.batch import compute_returns, make_batch, token_sequence
+from foretaste.rl.batch import as_failures, compute_returns, make_batch, telling, token_sequence
 from foretaste.rl.update import split_by_tokens
 
 
@@ -110,3 +110,27 @@ def test_microbatches_hold_every_row_once_within_the_limit():
     assert sorted(index for group in groups for index in group) == list(range(6))
     assert all(len(group) * max(lengths[i] for i in group) <= 120 for group in groups)
     assert split_by_tokens([500], 120) == [[0]]
+
+
+def test_leave_one_out_compares_within_the_group_where_there_are_groups():
+    won = [1.0, 0.0, 1.0, 1.0]
+    batch = make_batch([episode(turn([10], [1], reward=r), seed=index // 2) for index, r in enumerate(won)])
+    grouped = compute_returns(batch, AlgorithmConfig(name="reinforce", group_size=2)).advantages_BT[:, 0]
+    np.testing.assert_allclose(grouped, [1.0, -1.0, 0.0, 0.0])
+    whole = compute_returns(batch, AlgorithmConfig(name="reinforce")).advantages_BT[:, 0]
+    np.testing.assert_allclose(whole, [1 / 3, -1.0, 1 / 3, 1 / 3])
+
+
+def test_only_groups_that_differ_are_telling():
+    returns = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    episodes = [episode(turn([10], [1], reward=r), seed=index // 2) for index, r in enumerate(returns)]
+    assert [one.seed for one in telling(episodes)] == [0, 0]
+    assert telling(episodes[2:]) == []
+
+
+def test_the_biased_stop_makes_failures_of_stopped_episodes_and_forgets_the_gates():
+    stopped = episode(turn([10], [1]), turn([11], [2], gate=0.5), end=EpisodeEnd.STOPPED, final_value=0.4)
+    found = as_failures([stopped, episode(turn([10], [1], reward=1.0))])
+    assert (found[0].end, found[0].success, found[0].final_value) == (EpisodeEnd.TERMINATED, 0.0, 0.0)
+    assert make_batch(found).gate_BT.sum() == 0.0
+    assert found[1].success == 1.0

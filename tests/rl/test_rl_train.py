@@ -139,8 +139,14 @@ class Interrupting(Silent):
             "replay": ReplayConfig(critic_episodes=32, actor_episodes=24, success_episodes=4),
             "gate": GateConfig(max_probability=0.5),
         },
+        {
+            "model": ModelConfig(name="nano-xs", critic_layers=-1),
+            "algorithm": AlgorithmConfig(
+                name="auto", learning_rate=1e-3, value_pretraining_episodes=8, value_pretraining_passes=1
+            ),
+        },
     ],
-    ids=["plain", "replay and gate"],
+    ids=["plain", "replay and gate", "auto"],
 )
 def test_a_resumed_run_ends_exactly_like_an_uninterrupted_one(tmp_path, changes):
     whole = train(config(tmp_path / "whole", steps=4, **changes), env=Signs)
@@ -211,6 +217,27 @@ def test_every_algorithm_runs_through_the_same_loop_and_records(tmp_path, algori
     assert ("train/zero_signal_groups" in metrics) == (algorithm.name == "grpo")
     assert (summary["value_calibration_error"] is None) == (algorithm.name != "ppo")
     assert metrics["policy/sampler_difference_max"] < 1e-3
+
+
+def test_dynamic_sampling_counts_all_it_samples_and_learns_from_groups_that_differ(tmp_path):
+    algorithm = AlgorithmConfig(name="grpo", group_size=4, dynamic_sampling=True, learning_rate=1e-3)
+    checkpoint = train(config(tmp_path, steps=1, imitate=ImitateConfig(), algorithm=algorithm), env=Signs)
+    with Ledger.open(tmp_path) as ledger:
+        metrics = ledger.records(checkpoint.run or "", "metrics")[-1].payload
+    # An untrained policy never succeeds: every group is silent, and three further rounds are sampled in vain.
+    assert metrics["train/episodes"] == 4 * 16
+    assert metrics["train/zero_signal_groups"] == 1.0
+
+
+def test_the_biased_gate_runs_for_comparison(tmp_path):
+    gate = GateConfig(max_probability=0.9, hopeful_share=50.0, max_lost_share=1.0, unbiased=False)
+    checkpoint = train(config(tmp_path, steps=3, gate=gate), env=Signs)
+    stored = read_episodes(tmp_path / (checkpoint.run or "") / "episodes" / "step-000003.npz")
+    assert {str(episode.end) for episode in stored} == {"terminated"}
+    assert all(turn.gate_probability == 0 for episode in stored for turn in episode.turns)
+    with Ledger.open(tmp_path) as ledger:
+        stopped = [record.payload["gate/stopped"] for record in ledger.records(checkpoint.run or "", "metrics")]
+    assert max(stopped) > 0
 
 
 def test_the_actor_waits_for_its_first_successes(tmp_path):
