@@ -1,5 +1,6 @@
 """Whole sittings with scripted policies: what is asked, kept, resumed, counted and said."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,9 @@ def test_every_bad_reply_has_its_mark_and_earns_nothing(ledger: Ledger, tmp_path
     for reply, mark in replies.values():
         sitting = hold(ledger, tmp_path, paper, SitConfig(public=False), policy=Scripted(lambda _, r=reply: r))
         assert sitting.results["failures"][mark] == 2, reply
-    wrong = Scripted(lambda c: next(q for q in ("billing", "delivery", "returns") if q not in c.messages[-1].content[40:]))
+    wrong = Scripted(
+        lambda c: next(q for q in ("billing", "delivery", "returns") if q not in c.messages[-1].content[40:])
+    )
     failures = hold(ledger, tmp_path, paper, SitConfig(public=False), policy=wrong).results["failures"]
     assert failures["wrong"] + failures["right"] == 2
 
@@ -131,10 +134,8 @@ def test_looks_run_out_failed_sittings_included_and_each_look_has_fresh_items(le
             return "billing"
 
         texts.append(seen)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             hold(ledger, tmp_path, config=SitConfig(public=False), policy=Scripted(note, budget))
-        except KeyboardInterrupt:
-            pass
     assert not texts[1] & texts[2]
     with pytest.raises(RunError, match="allows 3 looks and 3 are spent"):
         hold(ledger, tmp_path)
