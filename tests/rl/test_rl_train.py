@@ -27,6 +27,7 @@ from foretaste.errors import ConfigError, RunError
 from foretaste.ledger import Ledger
 from foretaste.progress import Silent
 from foretaste.records import episode_from_json
+from foretaste.rl.gate import Gate, GateKeeper
 from foretaste.rl.replay import read_episodes
 from foretaste.rl.train import train
 
@@ -229,10 +230,11 @@ def test_dynamic_sampling_counts_all_it_samples_and_learns_from_groups_that_diff
     assert metrics["train/zero_signal_groups"] == 1.0
 
 
-def test_the_biased_gate_runs_for_comparison(tmp_path):
-    gate = GateConfig(max_probability=0.9, hopeful_share=50.0, max_lost_share=1.0, unbiased=False)
-    checkpoint = train(config(tmp_path, steps=3, gate=gate), env=Signs)
-    stored = read_episodes(tmp_path / (checkpoint.run or "") / "episodes" / "step-000003.npz")
+def test_the_biased_gate_runs_for_comparison(tmp_path, monkeypatch):
+    monkeypatch.setattr(GateKeeper, "gate", lambda self: Gate(10.0, 0.9, 100.0))  # nearly everything is hopeless
+    gate = GateConfig(max_probability=0.9, unbiased=False)
+    checkpoint = train(config(tmp_path, steps=1, gate=gate, imitate=ImitateConfig()), env=Signs)
+    stored = read_episodes(tmp_path / (checkpoint.run or "") / "episodes" / "step-000001.npz")
     assert {str(episode.end) for episode in stored} == {"terminated"}
     assert all(turn.gate_probability == 0 for episode in stored for turn in episode.turns)
     with Ledger.open(tmp_path) as ledger:
