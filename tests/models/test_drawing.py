@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.errors import ModelError
-from foretaste.models.drawing import draw, uniforms
+from foretaste.models import kernels
+from foretaste.models.drawing import _draw_in_chunks, draw, uniforms
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,3 +59,16 @@ def test_diverged_logits_are_named() -> None:
     logits[8, 2] = torch.nan
     with pytest.raises(ModelError, match="diverged"):
         draw(logits, 1.0, torch.full((9,), 0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_kernel_draws_what_pytorch_draws(dtype: torch.dtype, temperature: float) -> None:
+    assert kernels.available(dtype, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(40, 5000, generator=generator) * 3).to(dtype)
+    chosen = torch.rand(40, generator=generator, dtype=torch.float64)
+    tokens, logprobs = draw(logits, temperature, chosen)
+    expected_tokens, expected = _draw_in_chunks(logits, temperature, chosen)
+    assert torch.equal(tokens, expected_tokens)
+    torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=0)

@@ -62,10 +62,10 @@ def test_a_full_disk_is_named(empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_known_models_say_whether_they_are_cached(empty_cache: Path) -> None:
-    assert [source.name for source in sources.cached()] == ["nano"]
+    assert [source.name for source in sources.cached()] == ["nano", "nano-xs"]
     (empty_cache / "smollm2-135m").mkdir(parents=True)
     (empty_cache / "smollm2-135m" / "config.json").write_text("{}")
-    assert [source.name for source in sources.cached()] == ["nano", "smollm2-135m"]
+    assert [source.name for source in sources.cached()] == ["nano", "nano-xs", "smollm2-135m"]
     assert sources.resolve("smollm2-135m") == empty_cache / "smollm2-135m"
 
 

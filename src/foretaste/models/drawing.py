@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from foretaste.errors import ModelError
+from foretaste.models import kernels
 
 BLOCK = 256
+LONGEST = 4096 * BLOCK
+"""Vocabulary that the compiled kernel has room for."""
 ROWS = 8
 """Rows handled at a time: 8 x 49,152 float32 weights stay in the processor's cache."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -42,14 +45,23 @@ def draw(logits_BV: Tensor, temperature: float, uniforms_B: Tensor) -> tuple[Ten
     Temperature 0 takes the most likely token and reports its log-probability at temperature 1.
     Raises: ModelError for logits without a finite sum of weights.
     """
-    chunks = zip(logits_BV.split(ROWS), uniforms_B.to(logits_BV.device).split(ROWS), strict=True)
-    parts = [_draw(logits, temperature, chosen) for logits, chosen in chunks]
-    tokens_B, logprobs_B = (torch.cat(column) for column in zip(*parts, strict=True))
+    if temperature > 0.0 and kernels.available(logits_BV.dtype, logits_BV.device) and logits_BV.shape[1] <= LONGEST:
+        tokens_B, logprobs_B = kernels.draw(logits_BV, uniforms_B, temperature)
+    else:
+        tokens_B, logprobs_B = _draw_in_chunks(logits_BV, temperature, uniforms_B)
     if not bool(torch.isfinite(logprobs_B).all()):
         raise ModelError(
             "The policy's logits are not finite (NaN or infinite), so no token can be drawn. Its weights have "
             "diverged: go back to an earlier checkpoint and lower the learning rate"
         )
+    return tokens_B, logprobs_B
+
+
+def _draw_in_chunks(logits_BV: Tensor, temperature: float, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
+    """What the kernel does, with PyTorch's operations: on other devices, and for temperature 0."""
+    chunks = zip(logits_BV.split(ROWS), uniforms_B.to(logits_BV.device).split(ROWS), strict=True)
+    parts = [_draw(logits, temperature, chosen) for logits, chosen in chunks]
+    tokens_B, logprobs_B = (torch.cat(column) for column in zip(*parts, strict=True))
     return tokens_B, logprobs_B
 
 

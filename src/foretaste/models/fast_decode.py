@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foretaste.models.fast_layers import FastLayer, Matrix, attend, fast_layers, join, rms_norm, supported
+from foretaste.models.fast_layers import FastLayer, Matrix, attend, fast_layers, join, rms_norm, supported, swiglu
 
 if TYPE_CHECKING:
     from foretaste.models.actor_critic import ActorCritic
@@ -150,8 +150,8 @@ class FastDecoder:
         elif plan.prefill is not None:
             attended = self._attend_prefill(queries, number, plan, attended)
         x = layer.out.add(attended.reshape(len(x), -1), x)
-        gate, up = layer.gate_up(rms_norm(x, layer.norm_after, self._epsilon)).chunk(2, dim=-1)
-        return layer.down.add(torch.nn.functional.silu(gate) * up, x)
+        gate_up = layer.gate_up(rms_norm(x, layer.norm_after, self._epsilon))
+        return layer.down.add(swiglu(gate_up), x)
 
     def _attend_last(self, queries_N: Tensor, number: int, plan: _Pass) -> Tensor:
         """Attend with the last token of each row. Shapes: N heads D -> B heads D."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from foretaste.models import kernels
 from foretaste.models.critic import decoder_layers
 
 SHAPES = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
@@ -112,7 +113,17 @@ def _packable(weight: Tensor) -> bool:
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Return x / rms(x) * weight over the last dimension."""
+    if kernels.available(x.dtype, x.device):
+        return kernels.rms_norm_rows(x, weight, epsilon)
     return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up, side by side in `gate_up`. Shapes: N 2I -> N I."""
+    if kernels.available(gate_up.dtype, gate_up.device):
+        return kernels.swiglu_rows(gate_up)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return torch.nn.functional.silu(gate) * up
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

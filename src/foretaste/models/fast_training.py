@@ -52,14 +52,15 @@ def run(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tu
         with torch.set_grad_enabled(policy and torch.is_grad_enabled()):
             x = _embed(model.decoder, tokens_M)
             for number in range(depth if policy else critic.start):
-                if number == critic.start:
+                if number == critic.start and not critic.reads_tokens:
                     entering = x.detach()
                 x = run_layer(decoder_layers(model.decoder)[number], x, layout)
-            entering = x.detach() if entering is None else entering
+            if not critic.reads_tokens and entering is None:
+                entering = x.detach()
             hidden = _finish(model.decoder, x, columns_N) if policy else None
     if not values:
         return hidden, None
-    x = _embed(critic.decoder, tokens_M) if critic.reads_tokens else entering
+    x = _embed(critic.decoder, tokens_M) if entering is None else entering
     for layer in decoder_layers(critic.decoder):
         x = run_layer(layer, x, layout)
     return hidden, _finish(critic.decoder, x, columns_N)

@@ -205,3 +205,28 @@ def transpose(x: Tensor) -> Tensor:
     out = x.new_empty(x.shape[1], x.shape[0])
     _call("transpose", x, x, out, *x.shape)
     return out
+
+
+def rms_norm_rows(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Return the normed x. Shapes: ... H, H -> ... H (token-major)."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    _call("rms_norm_rows", x, x, weight, epsilon, out, x.numel() // x.shape[-1], x.shape[-1])
+    return out
+
+
+def swiglu_rows(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up. Shapes: N 2I -> N I (token-major)."""
+    gate_up = gate_up.contiguous()
+    rows, width = gate_up.shape
+    out = gate_up.new_empty(rows, width // 2)
+    _call("swiglu_rows", gate_up, gate_up, out, rows, width // 2)
+    return out
+
+
+def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return drawn tokens and their log-probabilities. Shapes: N V, N (float64) -> N, N."""
+    logits, uniforms = logits.contiguous(), uniforms.contiguous()
+    tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
+    _call("draw", logits, logits, uniforms, 1.0 / temperature, tokens, logprobs, *logits.shape)
+    return tokens, logprobs
