@@ -6,7 +6,16 @@ import sys
 import gymnasium
 import pytest
 
-from foretaste.envs import TextEnv, instructions_of, make, max_turns_of, names, register_env, worked_examples_of
+from foretaste.envs import (
+    TextEnv,
+    instructions_of,
+    make,
+    max_turns_of,
+    names,
+    register_env,
+    registry,
+    worked_examples_of,
+)
 from foretaste.envs.plain import PlainTextEnv
 from foretaste.errors import ConfigError, EnvError
 
@@ -123,7 +132,9 @@ def test_levels_that_do_not_exist_are_refused(folder):
         make("user_module_of_test:Plain", level=2)
 
 
-def test_registering_a_class_of_ones_own(folder):
+def test_registering_a_class_of_ones_own(folder, monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {})  # other tests list all names there are
+
     class Own(TextEnv):
         name = "own-of-test"
 
