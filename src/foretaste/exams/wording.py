@@ -44,8 +44,8 @@ class Reworded(gymnasium.Wrapper[str, str, str, str]):
         expected = self.planned.get((options.get("level", 1), seed or 0))
         if expected is not None and item_hash(observation) != expected:
             reason = (
-                "the item differs from the one that was planned: this family draws other items in another process; "
-                "set PYTHONHASHSEED=0 for both"
+                "the item differs from the one that was planned: this family does not always draw the same item "
+                "from a seed; across processes PYTHONHASHSEED=0 may help"
             )
             return observation, {**info, "error": reason}
         if not native:
