@@ -60,9 +60,14 @@ def test_on_a_terminal_the_display_shows_phase_sparkline_and_time_left() -> None
 def test_a_failing_run_gives_the_terminal_back() -> None:
     output = io.StringIO()
     progress = RichProgress(console=Console(file=output, force_terminal=True))
-    with pytest.raises(RuntimeError), progress:
-        progress.phase("train", 1)
-        raise RuntimeError
+
+    def run() -> None:
+        with progress:
+            progress.phase("train", 1)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        run()
     assert "\x1b[?25l" in output.getvalue(), "the display hides the cursor"
     assert "\x1b[?25h" in output.getvalue(), "and shows it again"
 

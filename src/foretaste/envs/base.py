@@ -160,7 +160,9 @@ def demonstrate(
         played.append((observation, action))
         observation, reward, terminated, truncated, info = env.step(action)
         if (terminated or truncated) and len(played) >= env.max_turns() and not info.get("success", float(reward)):
-            raise EnvError(f"The oracle of {env.name!r} did not solve seed {seed} at level {level} in {len(played)} turns")
+            raise EnvError(
+                f"The oracle of {env.name!r} did not solve seed {seed} at level {level} in {len(played)} turns"
+            )
         if terminated or truncated:
             break
     return played
