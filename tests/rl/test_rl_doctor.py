@@ -136,8 +136,7 @@ def test_a_policy_step_in_the_wrong_direction_is_named_by_a_learning_probe(monke
     suspect = doctor.LEARNING[0][1]
 
     def learns():
-        bench = Bench(probe_config(SETTINGS, OneChoice), OneChoice)
-        return doctor._learns(bench, OneChoice, suspect)
+        return doctor._learns(SETTINGS, OneChoice, suspect)
 
     sound = learns()
     assert sound.sound, sound.text
@@ -181,3 +180,18 @@ def test_the_users_own_environment_is_checked_too():
     assert found[0].sound, found[0].text
     assert all(finding.sound for finding in found), [finding.text for finding in found if not finding.sound]
     assert len(found) > 4
+
+
+def test_a_learning_rate_for_long_runs_is_no_bug(monkeypatch):
+    tried = []
+
+    def trained(config, kind):
+        tried.append(config.algorithm.learning_rate)
+        return (0.9, "fast") if config.algorithm.learning_rate >= doctor.FAST_RATE else (0.5, "slow")
+
+    monkeypatch.setattr(doctor, "_train", trained)
+    slow = dataclasses.replace(SETTINGS, algorithm=AlgorithmConfig(learning_rate=3e-5))
+    finding = doctor._learns(slow, OneChoice, "x")
+    assert finding.sound
+    assert "at yours, 3e-05: slow" in finding.text
+    assert tried == [3e-5, doctor.FAST_RATE]
