@@ -178,7 +178,7 @@ class ActorCritic(nn.Module):
         saved = loading.saved_config(folder)
         if saved is None:
             return
-        shape = ("critic_layers", "value_head", "value_range")
+        shape = ("critic_layers", "value_head", "value_range", "privileged_critic")
         if any(getattr(saved, name) != getattr(self.config, name) for name in shape):
             return
         loading.load_critic(self.critic, folder)
