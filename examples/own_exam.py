@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from foretaste import Ledger
-from foretaste.exams.exam import SitConfig, sit
+from foretaste.exams.exam import SitConfig, Sitting, sit
 from foretaste.exams.paper import Family, Paper
 from foretaste.records import Action, Conversation
 
@@ -29,9 +29,13 @@ class Keyword:
         return next((queue for queue in queues if queue in message), queues[0])
 
 
+def main(runs_folder: str = "runs") -> Sitting:
+    """Sit the paper once and return the sitting."""
+    with Ledger.open(runs_folder) as ledger:
+        return sit(PAPER, SitConfig(), ledger, runs_folder=Path(runs_folder), policy=Keyword())
+
+
 if __name__ == "__main__":
-    runs = Path("runs")
-    with Ledger.open(runs) as ledger:
-        sitting = sit(PAPER, SitConfig(), ledger, runs_folder=runs, policy=Keyword())
+    sitting = main()
     print(sitting.verdict.sentence())
     print(sitting.results["failures"])

@@ -69,13 +69,29 @@ def test_the_readme_example_trains_and_transformers_loads_the_result(
     assert names["model"].num_parameters() > 0
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda file: file.stem)
-def test_an_example_runs_and_returns_a_checkpoint(example: Path, tmp_path: Path) -> None:
+def run_example(example: Path, tmp_path: Path):
+    """Import an example by its path and return what its `main` returns."""
     specification = importlib.util.spec_from_file_location(example.stem, example)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    checkpoint = module.main(str(tmp_path))
+    return module.main(str(tmp_path))
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMS = [file for file in EXAMPLES if "exam" in file.stem]
+
+
+@pytest.mark.parametrize("example", [file for file in EXAMPLES if file not in EXAMS], ids=lambda file: file.stem)
+def test_an_example_runs_and_returns_a_checkpoint(example: Path, tmp_path: Path) -> None:
+    checkpoint = run_example(example, tmp_path)
     assert (Path(checkpoint.path) / "critic.safetensors").is_file()
     assert (run_files(tmp_path)[1] / "report.html").is_file()
+
+
+@pytest.mark.parametrize("example", EXAMS, ids=lambda file: file.stem)
+def test_an_example_exam_ends_with_a_verdict_on_every_item(example: Path, tmp_path: Path) -> None:
+    sitting = run_example(example, tmp_path)
+    assert sitting.verdict.sentence()
+    assert sum(sitting.results["failures"].values()) > 0

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingConfig, TrainConfig
 from foretaste.records import Episode, EpisodeEnd
@@ -36,7 +37,14 @@ def bench():
         algorithm=ALGORITHM,
     )
     made = Bench(config, Long)
-    made.actor_critic.critic.head.linear.weight.data.normal_(std=0.6)  # V says something, all of it wrong
+    # V says something, all of it wrong: random output weights, centred so that it does not saturate.
+    linear = made.actor_critic.critic.head.linear
+    with torch.no_grad():
+        linear.weight.normal_(std=2.0, generator=torch.Generator().manual_seed(5))
+        batch = batches.make_batch(made.play(1, 12).episodes)
+        logits = made.actor_critic.evaluate(batch.sequences, policy=False).value_logits
+        linear.weight.div_(logits.std())
+        linear.bias.copy_(-(logits - linear.bias).mean() / logits.std())
     return made
 
 
