@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,17 +50,14 @@ def write_results(ledger: Ledger, run: str, folder: Path) -> Path:
     Raises: RunError if the folder cannot be written.
     """
     from foretaste.report.exam_page import write_exam_report
-    from foretaste.report.page import write_report
+    from foretaste.report.page import write_report, write_summary
 
     try:
         if ledger.run(run).kind == "exam":
             return write_exam_report(ledger, run, folder)
         folder.mkdir(parents=True, exist_ok=True)
         if ledger.records(run, "summary"):
-            values = dataclasses.asdict(summary_of(ledger, run))
-            partial = folder / "summary.json.partial"
-            partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, folder / "summary.json")
+            write_summary(ledger, run, folder)
         return Path(write_report(ledger, run, folder))
     except OSError as error:
         raise RunError(
