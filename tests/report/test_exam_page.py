@@ -30,7 +30,7 @@ PAPER = Paper(
 class Mixed:
     """Right by chance, hostile otherwise; with values that know a little."""
 
-    name = f"mixed {HOSTILE[:8]}"
+    name = f"mixed {HOSTILE[:36]}"
 
     def act(self, conversations: list[Conversation]) -> list[Action]:
         replies = []
