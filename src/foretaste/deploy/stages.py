@@ -1,0 +1,185 @@
+"""Shadow, canary, live, and back: one pure function decides what a deployment does next.
+
+    shadow   the incumbent answers everybody, the learner answers silently
+    canary   the learner may answer a share of the requests, in steps, each baked for a number of requests
+    live     it may answer all requests whose value reaches the threshold, up to the share that a person allows
+
+`decide(stage, evidence, config)` reads nothing but its arguments, so it can run after every request or once an hour.
+Within a stage, `takeover.Threshold` says which requests. Where one checkpoint is live while a newer one is tried,
+each has a stage of its own. Next: `online.py` for where newer checkpoints come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from foretaste.deploy.analysis import Evidence, Finding, Verdict, analyse
+from foretaste.errors import ConfigError
+
+StageName = Literal["shadow", "canary", "live"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """What has to be shown before the learner is trusted with more."""
+
+    alpha: float = 0.05
+    """Largest share of wrong answers among those that the learner serves."""
+    delta: float = 0.05
+    """Chance that is accepted of a wrong calibration, and of a false alarm about served answers."""
+    canary_shares: tuple[float, ...] = (0.05, 0.2, 0.5)
+    """Share of the requests that the learner may answer in each step of the canary."""
+    share_ceiling: float = 1.0
+    """Largest share in any stage. Only a person raises it (`changed_caps`)."""
+    shadow_requests: int = 200
+    """Requests before the shadow is judged at all."""
+    bake_requests: int = 100
+    """Requests before a canary step is judged for promotion (a breach is acted on at once)."""
+    minimum_judged: int = 20
+    """Served answers that must have been judged before a canary step can succeed."""
+    minimum_coverage: float = 0.5
+    """Share of the shadow's requests that the learner must have answered."""
+    failures_to_shadow: int = 2
+    """Breaches in a row after which the learner goes back to shadow instead of to its last good checkpoint."""
+    harm_budget: float = 0.0
+    """Harm by served answers that a stage may do."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
+        shares = self.canary_shares
+        if not shares or list(shares) != sorted(shares) or not all(0 < share <= 1 for share in shares):
+            raise ConfigError(
+                f"canary_shares = {shares} cannot be used; accepted: rising shares, each above 0, up to 1"
+            )
+        for name in ("alpha", "delta"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: between 0 and 1")
+        for name in ("share_ceiling", "minimum_coverage"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: 0 to 1")
+        for name in ("shadow_requests", "bake_requests", "minimum_judged", "failures_to_shadow"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where one checkpoint stands."""
+
+    name: StageName
+    checkpoint: str
+    """Content hash of the weights that answer in this stage."""
+    share: float = 0.0
+    """Share of the requests that the learner may answer; 0 in shadow."""
+    since: float = 0.0
+    """Requests that the deployment had seen when this stage, or step, began."""
+    step: int = 0
+    """Index into `StageConfig.canary_shares`."""
+    failures: int = 0
+    """Breaches in a row; a stage that goes live clears them."""
+    last_good: str | None = None
+    """The last checkpoint that was live without a breach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens next."""
+
+    kind: Literal["promote", "hold", "inconclusive", "rollback"]
+    """`hold`: go on as it is. `inconclusive`: enough requests, no verdict: pause here and tell a person."""
+    reason: str
+    stage: Stage
+    """The stage to be in from now on; the old one unless promoted or rolled back."""
+    findings: tuple[Finding, ...] = ()
+
+
+def shadow(checkpoint: str, *, since: float = 0.0, last_good: str | None = None, failures: int = 0) -> Stage:
+    """Return the stage that every checkpoint begins in."""
+    return Stage("shadow", checkpoint, since=since, last_good=last_good, failures=failures)
+
+
+def decide(stage: Stage, evidence: Evidence, config: StageConfig) -> Decision:
+    """Return what the evidence of a stage calls for.
+
+    A breach while serving (served error above alpha, harm above its budget) rolls back at once, however few requests
+    there are; promotion needs the stage's requests and every check a success; in between it holds, or pauses as
+    inconclusive once the requests are there and the verdict is not.
+    """
+    if evidence.checkpoint != stage.checkpoint:
+        reason = f"the evidence is about {evidence.checkpoint[:12]}, the stage about {stage.checkpoint[:12]}"
+        return Decision("inconclusive", reason, stage)
+    serving = stage.name != "shadow"
+    findings = tuple(analyse(evidence, config, serving=serving))
+    failed = _reasons(findings, Verdict.FAILURE)
+    if failed and serving:
+        return Decision("rollback", failed, _back(stage, evidence, config), findings)
+    needed = config.bake_requests if serving else config.shadow_requests
+    if stage.name == "live":
+        over = stage.share > config.share_ceiling
+        lowered = replace(stage, share=min(stage.share, config.share_ceiling)) if over else stage
+        return Decision("hold", _reasons(findings, None), lowered, findings)
+    if evidence.requests < needed:
+        return Decision("hold", f"{evidence.requests} of {needed} requests of this stage", stage, findings)
+    open_ = _reasons(findings, Verdict.INCONCLUSIVE) or failed
+    if open_:
+        return Decision("inconclusive", open_, stage, findings)
+    return _forward(stage, evidence, config, findings)
+
+
+def _forward(stage: Stage, evidence: Evidence, config: StageConfig, findings: tuple[Finding, ...]) -> Decision:
+    """Promote by one step, as far as a person allows."""
+    step = stage.step + 1 if stage.name == "canary" else 0
+    live = stage.name == "canary" and step >= len(config.canary_shares)
+    share = min(1.0 if live else config.canary_shares[step], config.share_ceiling)
+    if share == 0 or (share <= stage.share and not live):
+        reason = f"the share is at its ceiling of {config.share_ceiling:.0%}, which only a person raises"
+        return Decision("inconclusive", reason, stage, findings)
+    since = stage.since + evidence.requests
+    if live:
+        after = Stage("live", stage.checkpoint, share, since, last_good=stage.checkpoint)
+    else:
+        after = replace(stage, name="canary", share=share, since=since, step=step)
+    return Decision("promote", _reasons(findings, None), after, findings)
+
+
+def _back(stage: Stage, evidence: Evidence, config: StageConfig) -> Stage:
+    """Return where a breach leads: the last good checkpoint in the first canary step, or shadow."""
+    since, failures = stage.since + evidence.requests, stage.failures + 1
+    good = stage.last_good if stage.last_good != stage.checkpoint else None
+    if good is None or failures >= config.failures_to_shadow:
+        return shadow(stage.checkpoint, since=since, failures=failures)
+    share = min(config.canary_shares[0], config.share_ceiling)
+    return Stage("canary", good, share, since, failures=failures)
+
+
+def _reasons(findings: tuple[Finding, ...], verdict: Verdict | None) -> str:
+    """Join the reasons of one verdict; None: of all."""
+    return "; ".join(f"{one.check}: {one.reason}" for one in findings if verdict in (None, one.verdict))
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What the learner may do at most: state that is kept and audited, never part of the code."""
+
+    share_ceiling: float = 1.0
+    tokens_a_day: int = 1_000_000
+    tools: frozenset[str] = frozenset()
+    """Tools it may call."""
+
+
+def changed_caps(caps: Caps, wanted: Caps, *, person: str | None) -> Caps:
+    """Return `wanted` if it may be had: anybody lowers a cap, only a named person raises one.
+
+    Raises: ConfigError naming the caps that would rise without a person, or a value that is no cap.
+    """
+    if not 0 <= wanted.share_ceiling <= 1 or wanted.tokens_a_day < 0:
+        raise ConfigError(f"{wanted} cannot be used; accepted: share_ceiling from 0 to 1, tokens_a_day of 0 or more")
+    raised = [name for name in ("share_ceiling", "tokens_a_day") if getattr(wanted, name) > getattr(caps, name)]
+    raised += ["tools"] if wanted.tools - caps.tools else []
+    if raised and not person:
+        raise ConfigError(
+            f"Only a person raises a cap, and nobody is named: {', '.join(raised)}. Accepted without a person: lower "
+            "caps. Raise it with an administrator's key"
+        )
+    return wanted
