@@ -158,6 +158,17 @@ def look_due(judged: int, look: int) -> bool:
     return judged >= FIRST_LOOK * LOOK_GROWTH ** (look - 1)
 
 
+def promising(values: Sequence[float], correct: Sequence[bool], *, alpha: float) -> bool:
+    """Return whether a checkpoint may yet get a threshold: its surest quarter is not plainly worse than alpha.
+
+    Saves waiting for a whole calibration of weights that have learned nothing. It promises nothing, and a checkpoint
+    that passes is calibrated like any other.
+    """
+    surest = sorted(zip(values, correct, strict=True), key=lambda pair: -pair[0])[: max(1, len(values) // 4)]
+    wrong = sum(not right for _, right in surest)
+    return len(values) < 32 or binom.sf(wrong - 1, len(surest), alpha) > 0.01
+
+
 def least_answers(alpha: float, delta: float) -> int:
     """Return the fewest answers that could rule out an error above alpha: all right, (1 - alpha)^n <= delta."""
     return math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9)

@@ -1,0 +1,102 @@
+"""The gate of old tasks: nothing is promoted that forgets what the accepted version could do.
+
+Candidate and accepted version answer the same old items. Two e-values, both valid at any time, look at the pairs:
+one shows that the candidate is at most `margin` worse (the gate opens), one that it is worse (forgetting, named task by
+task). Neither: more items are needed. Which items are old is a person's choice: those whose right answer still holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from foretaste.deploy.analysis import Finding, Verdict
+from foretaste.exams.sequential import paired_log_e_value
+from foretaste.records import Conversation, Message, Policy
+
+MARGIN = 0.05
+"""Loss of success on old tasks that is not worth holding a promotion for."""
+BETS = 40
+"""Sizes of the bet that are mixed."""
+
+
+class OldTask(NamedTuple):
+    """One item that the learner has to keep."""
+
+    task: str
+    """Its name in reports, e.g. "route plain"."""
+    messages: tuple[Message, ...]
+    right: Callable[[str], bool]
+    """Whether an answer is right."""
+    seed: int = 0
+    """Seed of the policy's random stream on this item: the same for both versions."""
+
+
+class Pair(NamedTuple):
+    """One old item answered by both versions."""
+
+    task: str
+    accepted: bool
+    """The accepted version was right."""
+    candidate: bool
+
+
+def log_e_not_worse(wins: int, losses: int, same: int, margin: float) -> float:
+    """Return ln E of "the candidate is worse by `margin` or more", from items won, lost and answered
+    alike; m = margin.
+
+        E = mean over bets b in (0, 1/(1 - m)) of (1 + b (1 + m))^wins (1 + b m)^same (1 - b (1 - m))^losses
+
+    Every factor has mean at most 1 if E[candidate - accepted] <= -margin, so P(E >= 1/delta at any time) <= delta.
+
+    Source: testing by betting on a bounded mean, Waudby-Smith & Ramdas 2010.09686, with a uniform mixture of bets.
+    """
+    bets = (np.arange(BETS) + 0.5) / BETS / (1 - margin)
+    log_e = (
+        wins * np.log1p(bets * (1 + margin)) + same * np.log1p(bets * margin) + losses * np.log1p(-bets * (1 - margin))
+    )
+    return float(np.asarray(logsumexp(log_e))) - math.log(BETS)
+
+
+def old_tasks_gate(pairs: Iterable[Pair], *, margin: float = MARGIN, delta: float = 0.05) -> Finding:
+    """Say whether the candidate kept the old tasks; looks after every pair and stops at the first verdict.
+
+    Success: at most `margin` worse, failure: worse, each with confidence 1 - delta whenever it is said. With no pair
+    there is nothing to forget yet, which is a success.
+    """
+    wins = losses = same = 0
+    lost: Counter[str] = Counter()
+    limit = -math.log(delta)
+    for pair in pairs:
+        wins += pair.candidate and not pair.accepted
+        losses += pair.accepted and not pair.candidate
+        same += pair.accepted == pair.candidate
+        lost[pair.task] += pair.accepted and not pair.candidate
+        figure = f"{losses} lost and {wins} gained of {wins + losses + same} old items"
+        if losses > wins and paired_log_e_value(wins, losses) >= limit:
+            named = ", ".join(f"{task} ({count} lost)" for task, count in lost.most_common() if count)
+            return Finding("old tasks", Verdict.FAILURE, f"forgetting: {figure}: {named}")
+        if log_e_not_worse(wins, losses, same, margin) >= limit:
+            return Finding("old tasks", Verdict.SUCCESS, f"{figure}: at most {margin:.0%} worse")
+    if not wins + losses + same:
+        return Finding("old tasks", Verdict.SUCCESS, "there is no accepted version yet that could be forgotten")
+    figure = f"{losses} lost and {wins} gained of {wins + losses + same} old items"
+    return Finding("old tasks", Verdict.INCONCLUSIVE, f"{figure}: too few to rule out a loss of {margin:.0%}")
+
+
+def answers(policy: Policy, tasks: Sequence[OldTask]) -> list[bool]:
+    """Let a policy answer every old item once; return which were right."""
+    conversations = [
+        Conversation(f"old {index}", list(task.messages), sample_seed=task.seed) for index, task in enumerate(tasks)
+    ]
+    return [task.right(action.text) for task, action in zip(tasks, policy.act(conversations), strict=True)]
+
+
+def pairs_of(tasks: Sequence[OldTask], accepted: Sequence[bool], candidate: Sequence[bool]) -> list[Pair]:
+    """Return the pairs of two versions' results on the same items, in order."""
+    return [Pair(task.task, a, c) for task, a, c in zip(tasks, accepted, candidate, strict=True)]

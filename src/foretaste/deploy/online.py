@@ -1,0 +1,273 @@
+"""Learning on the job: from single answers to single prompts, as feedback comes in.
+
+    experiences -> stale ones masked -> critic (V-trace on new and replayed) -> actor (PPO on the value function,
+    KL to the accepted version) -> corrections and old tasks imitated -> alarms -> a checkpoint named by its content
+
+There are no groups: live traffic answers each prompt once, so credit comes from the critic. Everything here runs in
+the training process; serving only ever reads the folders it writes. Next: `alarms.py`, `old_tasks.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from foretaste.config import AlgorithmConfig
+from foretaste.deploy.alarms import Alarm, AlarmConfig, Vital, alarms
+from foretaste.errors import ConfigError
+from foretaste.models import checkpoint as checkpoints
+from foretaste.models.actor_critic import ActorCritic, TokenSequence
+from foretaste.records import Action, Checkpoint, Episode, EpisodeEnd, Turn
+from foretaste.rl.batch import Batch, compute_returns, make_batch
+from foretaste.rl.reference import Reference
+from foretaste.rl.returns import Array, Returns, vtrace
+from foretaste.rl.tasks import keyed_seed
+from foretaste.rl.update import Updater
+
+TRAFFIC = "traffic"
+"""Environment id of an episode that came from a deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """One answer of the learner and what was said about it."""
+
+    id: str
+    """Response id; it also orders ties."""
+    checkpoint: str
+    """Content hash of the weights that answered."""
+    prompt_tokens: tuple[int, ...]
+    action: Action
+    """The answer with its tokens and their log-probabilities as sampled."""
+    score: float | None = None
+    """Judgement in [0, 1]; None: nobody judged the answer."""
+    correction: tuple[int, ...] | None = None
+    """Tokens of a right answer, its end included (`ChatTemplate.action`), given by a person or the incumbent."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be learned from."""
+        if self.score is not None and not 0 <= self.score <= 1:
+            raise ConfigError(f"score = {self.score} of response {self.id} cannot be used; accepted: 0 to 1, or none")
+        if len(self.action.tokens) != len(self.action.logprobs):
+            raise ConfigError(
+                f"response {self.id} has {len(self.action.tokens)} tokens and {len(self.action.logprobs)} "
+                "log-probabilities; record both as they were sampled"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineConfig:
+    """How a deployed learner learns."""
+
+    algorithm: AlgorithmConfig = field(
+        default_factory=lambda: AlgorithmConfig(
+            learning_rate=1e-3, critic_learning_rate=2e-3, head_learning_rate=3e-3, kl_coefficient=0.02
+        )
+    )
+    """Rates for `nano`; a pretrained model wants those of `foretaste train`."""
+    temperature: float = 1.0
+    """Temperature at which the learner answers; behaviour log-probabilities are of it."""
+    max_log_ratio: float = 1.0
+    """Stale: a sample is masked whose log-probability moved by more than this a token since it was sampled."""
+    critic_samples: int = 128
+    """Judged answers, newest first, that the critic learns from in each step."""
+    critic_passes: int = 2
+    corrections: int = 48
+    """Corrections, drawn from the newest `memory`, that are imitated in each step; 0: none."""
+    old_tasks: int = 8
+    """Demonstrations of old tasks that are imitated in each step."""
+    memory: int = 2048
+    """Experiences and corrections that are kept."""
+    imitation_rate: float = 1e-3
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    seed: int = 0
+
+
+class OnlineReport(NamedTuple):
+    """What one step of learning did."""
+
+    step: int
+    metrics: dict[str, float]
+    """`policy/*` and `value/*` as in docs/metrics.md, and `online/*`."""
+    masked: int
+    """Stale samples that entered no loss of the actor."""
+    alarms: tuple[Alarm, ...]
+    stopped: bool
+    """True: learning has stopped, and the weights are the last accepted ones again."""
+
+
+class OnlineTrainer:
+    """Owns the weights that learn, and their memory; writes checkpoints into `folder`."""
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        config: OnlineConfig,
+        folder: str | Path,
+        *,
+        old_tasks: Sequence[TokenSequence] = (),
+    ) -> None:
+        """`old_tasks` are demonstrations of what must not be forgotten, other items than those of the gate."""
+        self.config = config
+        self.folder = Path(folder)
+        self.old_tasks = list(old_tasks)
+        self.episodes: list[Episode] = []
+        self.corrections: list[TokenSequence] = []
+        self.history: list[Vital] = []
+        self.stopped: tuple[Alarm, ...] = ()
+        self.steps = 0
+        self._use(model)
+        self.accepted = self.publish(parents=())
+
+    def step(self, experiences: Sequence[Experience]) -> OnlineReport:
+        """Learn from newly judged experiences; does nothing but remember while an alarm stands.
+
+        An experience without a score serves its correction alone; one without either is ignored.
+        """
+        judged = [to_episode(one) for one in experiences if one.score is not None and one.action.tokens]
+        self.episodes = [*self.episodes, *judged][-self.config.memory :]
+        self.corrections += [_demonstration(one.prompt_tokens, one.correction) for one in experiences if one.correction]
+        del self.corrections[: -self.config.memory]
+        if self.stopped:
+            return OnlineReport(self.steps, {}, 0, self.stopped, True)
+        self.steps += 1
+        metrics: dict[str, float] = {}
+        masked = 0
+        if judged:
+            metrics |= self._critic()
+            learned, masked = self._actor(judged)
+            metrics |= learned
+        metrics |= self._imitate()
+        scores = [episode.success or 0.0 for episode in judged]
+        self.history.append(
+            Vital(
+                float(np.mean(scores)) if scores else None,
+                len(scores),
+                metrics.get("policy/entropy"),
+                metrics.get("online/accepted_kl"),
+                metrics.get("policy/gradient_norm"),
+            )
+        )
+        self.stopped = alarms(self.history, self.config.alarms)
+        if self.stopped:
+            self._use(checkpoints.load(self.accepted.path))
+        return OnlineReport(self.steps, metrics, masked, self.stopped, bool(self.stopped))
+
+    def publish(self, *, parents: Sequence[str] | None = None) -> Checkpoint:
+        """Write the weights of now into a folder named by their content, and return its record.
+
+        `parents` defaults to the accepted version.
+        """
+        parents = (self.accepted.id,) if parents is None else parents
+        made = checkpoints.save(self.model, self.folder / "new", parents=parents, step=self.steps)
+        place = self.folder / made.id[:16]
+        if place.exists():  # equal weights: the folder that serving may be reading stays as it is
+            return checkpoints.read(place)
+        Path(made.path).rename(place)
+        return checkpoints.read(place)
+
+    def accept(self, checkpoint: Checkpoint) -> None:
+        """Take a checkpoint that was promoted for the version that learning stays near, and falls back to."""
+        self.accepted = checkpoint
+        trusted = checkpoints.load(checkpoint.path, device=str(self.model.device))
+        self.reference = Reference(self.model, [p.detach().clone() for p in trusted.policy_parameters()])
+
+    def resume(self) -> None:
+        """Go on learning after an alarm, from the accepted version: a person's decision."""
+        self.stopped, self.history = (), []
+
+    # Pieces -------------------------------------------------------------------------------------
+
+    def _use(self, model: ActorCritic) -> None:
+        """Learn with these weights from now on, with an optimiser that has no history."""
+        self.model = model
+        self.updater = Updater(model, self.config.algorithm, temperature=self.config.temperature)
+        self.reference = Reference(model)
+
+    def _critic(self) -> dict[str, float]:
+        """Fit the critic to the newest judged answers, each under the policy of now."""
+        batch = make_batch(self.episodes[-self.config.critic_samples :])
+        if self.steps == 1:
+            self.model.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
+        ratio_BT = np.exp(np.clip(self.updater.logprobs(batch) - batch.logprobs_BT, -20, 20))
+        values_BT = self.updater.values(batch)
+        targets = vtrace(batch.rewards_BT, values_BT, batch.final_value_B, batch.length_B, ratio_BT)
+        weights = batch.mask_BT.astype(np.float64)
+        returns = Returns(np.zeros_like(targets), targets, weights)
+        return self.updater.fit_critic(
+            batch, returns, passes=self.config.critic_passes, seed=self.config.seed, key=("online", self.steps)
+        )
+
+    def _actor(self, episodes: Sequence[Episode]) -> tuple[dict[str, float], int]:
+        """Take PPO steps on the newly judged answers that are not stale; return metrics and the number masked."""
+        everything = make_batch(episodes)
+        now_BT = self.updater.logprobs(everything)
+        fresh = fresh_rows(everything, now_BT, self.config.max_log_ratio)
+        masked = len(everything.episodes) - int(fresh.sum())
+        metrics = {"online/masked_share": masked / len(everything.episodes)}
+        if not fresh.any():
+            return metrics, masked
+        batch = make_batch([episode for episode, keep in zip(everything.episodes, fresh, strict=True) if keep])
+        accepted_BT = self.reference.logprobs(self.updater, batch)
+        now = now_BT[fresh][:, : batch.mask_BT.shape[1]]
+        moved = (now - accepted_BT)[batch.mask_BT]
+        # The k3 estimate of KL(policy || accepted), d - 1 + e^-d for d = log ratio (Schulman 2020); capped, or one
+        # token that the accepted version thought impossible would be all of the mean.
+        metrics["online/accepted_kl"] = float(np.minimum(np.exp(-moved) - 1 + moved, 20.0).mean())
+        batch = self.updater.refreshed(batch)
+        metrics |= self.updater.update(
+            batch, step=self.steps, seed=self.config.seed, reference_BT=accepted_BT, critic=False
+        )
+        advantages = compute_returns(batch, self.config.algorithm).advantages_BT
+        metrics["online/advantage_size"] = float(np.abs(advantages[batch.mask_BT]).mean())
+        return metrics, masked
+
+    def _imitate(self) -> dict[str, float]:
+        """Take one supervised step on drawn corrections and old tasks."""
+        rng = np.random.default_rng(keyed_seed(self.config.seed, "imitate", self.steps))
+        drawn = [
+            *_draw(self.corrections, self.config.corrections, rng),
+            *_draw(self.old_tasks, self.config.old_tasks, rng),
+        ]
+        if not drawn:
+            return {}
+        rate = self.updater.warmup(self.steps) * self.config.imitation_rate
+        return {"policy/imitation_loss": self.updater.imitate(drawn, learning_rate=rate)}
+
+
+def to_episode(experience: Experience) -> Episode:
+    """Return an experience as the episode of one turn that the rest of training takes.
+
+    Raises: ConfigError for an experience that nobody judged.
+    """
+    if experience.score is None:
+        raise ConfigError(f"response {experience.id} was not judged; an episode needs a score from 0 to 1")
+    turn = Turn("", experience.action, experience.prompt_tokens, reward=experience.score)
+    seed = keyed_seed(TRAFFIC, experience.id)
+    return Episode(
+        TRAFFIC, seed, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, experience.score, experience.checkpoint
+    )
+
+
+def fresh_rows(batch: Batch, now_BT: Array, max_log_ratio: float) -> np.ndarray:
+    """Return which episodes the policy of now could still have sampled: mean |log ratio| a token within the limit.
+
+    Beyond it a probability ratio says little about the policy of now, and its variance grows without bound.
+    """
+    moved_BT = np.where(batch.mask_BT, np.abs(now_BT - batch.logprobs_BT), 0.0)
+    return moved_BT.sum(axis=1) / batch.length_B <= max_log_ratio
+
+
+def _demonstration(prompt: Sequence[int], answer: Sequence[int] | None) -> TokenSequence:
+    tokens = list(answer or ())
+    return TokenSequence([*prompt, *tokens], [False] * len(prompt) + [True] * len(tokens))
+
+
+def _draw(pool: Sequence[TokenSequence], count: int, rng: np.random.Generator) -> list[TokenSequence]:
+    if not pool or count <= 0:
+        return []
+    return [pool[index] for index in sorted(rng.choice(len(pool), size=min(count, len(pool)), replace=False))]
