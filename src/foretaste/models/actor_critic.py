@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foretaste.config import ModelConfig
-from foretaste.models import fast_training, loading, memory
+from foretaste.models import fast_training, loading, memory, trunk
 from foretaste.models.conversation import ChatTemplate
 from foretaste.models.critic import Critic
-from foretaste.models.trunk import pack, run_plain
+from foretaste.models.trunk import Packed, pack
 from foretaste.models.value_head import ValueHead
 
 CHUNK = 256
@@ -48,6 +48,13 @@ class Evaluation(NamedTuple):
     """Read at the position before each token, in units of return."""
     value_logits: Tensor
     """N, or N x bins with hl_gauss: what `value_loss` takes."""
+
+
+class CriticInput(NamedTuple):
+    """Some sequences as the critic reads them: the policy's part of the pass is done and needs no repeating."""
+
+    packed: Packed
+    entering: list[Tensor]
 
 
 class ActorCritic(nn.Module):
@@ -135,16 +142,30 @@ class ActorCritic(nn.Module):
         empty = torch.zeros(0, device=self.device)
         if packed.rows_N.numel() == 0:
             return Evaluation(empty, empty, empty, empty)
-        fast = fast_training.supports(self, packed.mask_BT.shape[1])
-        run = fast_training.run if fast else run_plain
-        hidden_NH, seen_NH = run(self, packed, policy=policy, values=values)
-        logprobs, entropy, predicted, value_logits = empty, empty, empty, empty
-        if hidden_NH is not None:
-            logprobs, entropy = self._score(hidden_NH, packed.targets_N, temperature)
-        if seen_NH is not None:
-            value_logits = self.critic.head(seen_NH)
-            predicted = self.critic.head.value(value_logits)
+        path = self._path(packed)
+        hidden_NH, entering = path.run_policy(self, packed, policy=policy, values=values)
+        logprobs, entropy = (
+            (empty, empty) if hidden_NH is None else self._score(hidden_NH, packed.targets_N, temperature)
+        )
+        predicted, value_logits = self.criticise(CriticInput(packed, entering)) if values else (empty, empty)
         return Evaluation(logprobs, entropy, predicted, value_logits)
+
+    @torch.no_grad()
+    def critic_input(self, sequences: Sequence[TokenSequence]) -> CriticInput:
+        """Return what the critic reads of these sequences; it stays valid while the policy does not change.
+
+        Every sequence must hold an action token.
+        """
+        packed = pack(sequences, self.device)
+        return CriticInput(packed, self._path(packed).run_policy(self, packed, policy=False, values=True)[1])
+
+    def criticise(self, given: CriticInput) -> tuple[Tensor, Tensor]:
+        """Return the values of every action token, in units of return, and the head's logits, with gradient."""
+        value_logits = self.critic.head(self._path(given.packed).run_critic(self, given.packed, given.entering))
+        return self.critic.head.value(value_logits), value_logits
+
+    def _path(self, packed: Packed) -> Any:
+        return fast_training if fast_training.supports(self, packed.mask_BT.shape[1]) else trunk
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Return next-token logits of final hidden states, in the model's own precision."""

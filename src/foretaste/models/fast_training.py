@@ -38,32 +38,36 @@ def supports(model: ActorCritic, length: int = 1) -> bool:
     return whole and all(supported(decoder, length) for decoder in (model.decoder, model.critic.decoder))
 
 
-def run(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Return the final hidden states before the action tokens, of the policy and of the critic. Shapes: NH, NH.
+def run_policy(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, list[Tensor]]:
+    """Return the policy's final hidden states before the action tokens, NH, and what enters the critic, HM, detached.
 
-    The critic reads the policy's hidden states without gradient into them. Without `policy` the policy runs
-    without gradient and only as deep as the critic needs it.
+    Without `policy` the policy runs without gradient and only as deep as the critic needs it.
     """
-    critic, depth = model.critic, len(decoder_layers(model.decoder))
+    critic, layers = model.critic, decoder_layers(model.decoder)
+    wanted = values and not critic.reads_tokens
+    if not policy and not wanted:
+        return None, []
     layout, tokens_M = _layout(model, packed)
-    columns_N = packed.prefix_1P.shape[1] + packed.rows_N * packed.suffix_BS.shape[1] + packed.columns_N
-    hidden, entering = None, None
-    if policy or not critic.reads_tokens:
-        with torch.set_grad_enabled(policy and torch.is_grad_enabled()):
-            x = _embed(model.decoder, tokens_M)
-            for number in range(depth if policy else critic.start):
-                if number == critic.start and not critic.reads_tokens:
-                    entering = x.detach()
-                x = run_layer(decoder_layers(model.decoder)[number], x, layout)
-            if not critic.reads_tokens and entering is None:
-                entering = x.detach()
-            hidden = _finish(model.decoder, x, columns_N) if policy else None
-    if not values:
-        return hidden, None
-    x = _embed(critic.decoder, tokens_M) if entering is None else entering
+    entering = []
+    with torch.set_grad_enabled(policy and torch.is_grad_enabled()):
+        x = _embed(model.decoder, tokens_M)
+        for number in range(len(layers) if policy else critic.start):
+            if wanted and number == critic.start:
+                entering = [x.detach()]
+            x = run_layer(layers[number], x, layout)
+        if wanted and not entering:
+            entering = [x.detach()]
+        return _finish(model.decoder, x, _columns(packed)) if policy else None, entering
+
+
+def run_critic(model: ActorCritic, packed: Packed, entering: list[Tensor]) -> Tensor:
+    """Return the critic's final hidden states before the action tokens, NH, from what `run_policy` says enters it."""
+    critic = model.critic
+    layout, tokens_M = _layout(model, packed)
+    x = _embed(critic.decoder, tokens_M) if critic.reads_tokens else entering[0]
     for layer in decoder_layers(critic.decoder):
         x = run_layer(layer, x, layout)
-    return hidden, _finish(critic.decoder, x, columns_N)
+    return _finish(critic.decoder, x, _columns(packed))
 
 
 def scores(model: ActorCritic) -> bool:
@@ -97,6 +101,10 @@ def _layout(model: ActorCritic, packed: Packed) -> tuple[Layout, Tensor]:
         config.rms_norm_eps,
     )
     return layout, torch.cat([packed.prefix_1P[0], packed.suffix_BS.flatten()])
+
+
+def _columns(packed: Packed) -> Tensor:
+    return packed.prefix_1P.shape[1] + packed.rows_N * packed.suffix_BS.shape[1] + packed.columns_N
 
 
 def _embed(decoder: Any, tokens_M: Tensor) -> Tensor:

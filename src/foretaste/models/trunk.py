@@ -82,15 +82,9 @@ def _shared(prompts: list[list[int]]) -> int:
     return shared if shared >= MIN_SHARED else 0
 
 
-def run_plain(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Run any Hugging Face decoder; return the hidden states before the action tokens, NH, of policy and critic."""
-    hidden, entering = run_trunk(model, packed, policy=policy, values=values)
-    seen = packed.gather(run_critic(model, packed, entering)) if values else None
-    return None if hidden is None else packed.gather(hidden), seen
-
-
-def run_trunk(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, list[Tensor]]:
-    """Run the policy; return its final hidden states BSH and what enters the critic (prefix, then suffix).
+def run_policy(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, list[Tensor]]:
+    """Run any Hugging Face decoder; return the policy's hidden states before the action tokens, NH, and what
+    enters the critic (prefix, then suffix; detached).
 
     Without `policy` nothing carries gradient and the pass ends where the critic's input is known.
     """
@@ -105,15 +99,15 @@ def run_trunk(model: ActorCritic, packed: Packed, *, policy: bool, values: bool)
         hidden = _with_prefix(model.decoder, packed, packed.prefix_1P, packed.suffix_BS, "input_ids")
     if depth is not None:
         entering = tapped if packed.prefix_1P.shape[1] else [tapped[0][:1, :0], *tapped]
-    return hidden if policy else None, entering
+    return None if hidden is None or not policy else packed.gather(hidden), entering
 
 
 def run_critic(model: ActorCritic, packed: Packed, entering: list[Tensor]) -> Tensor:
-    """Run the critic's own layers over the whole context; return its final hidden states BSH."""
+    """Run the critic's own layers over the whole context; return its hidden states before the action tokens, NH."""
     key = "input_ids" if model.critic.reads_tokens else "inputs_embeds"
     hidden = _with_prefix(model.critic.decoder, packed, entering[0], entering[1], key)
     assert hidden is not None
-    return hidden
+    return packed.gather(hidden)
 
 
 def _with_prefix(decoder: Any, packed: Packed, prefix: Tensor, suffix: Tensor, key: str) -> Tensor | None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import TokenSequence
@@ -52,6 +53,13 @@ class Batch(NamedTuple):
     def tokens(self) -> int:
         """Action tokens of the whole batch."""
         return int(self.length_B.sum())
+
+    def scatter(self, target_BT: Array, rows: Sequence[int], values_N: Tensor) -> None:
+        """Write flat values of the action tokens of `rows`, in order, into B x T."""
+        mask = self.mask_BT[list(rows)]
+        block = np.zeros(mask.shape)
+        block[mask] = values_N.float().cpu().numpy()
+        target_BT[list(rows)] = block
 
 
 def usable(episode: Episode) -> bool:

@@ -19,6 +19,7 @@ from foretaste.rl import diagnostics
 from foretaste.rl.adapt import LambdaAdapter
 from foretaste.rl.advise import RECHECK_STEPS, Advice, Method, choose, evidence_of, filled, probe
 from foretaste.rl.batch import Batch, make_batch, token_sequence
+from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.tasks import keyed_seed
@@ -88,8 +89,10 @@ class Learner:
         if self.auto and step % RECHECK_STEPS == 0:
             self._recheck(step)
         apart = updater.has_critic and (replay.critic_episodes > 0 or self.auto)
+        passes = None
         if apart:
-            metrics |= self._replay_critic(step)
+            passes, learned = self._replay_critic(batch, step)
+            metrics |= learned
         self.successes += sum(1 for episode in batch.episodes if (episode.success or 0) >= 1.0)
         if self.successes < replay.actor_start_successes:
             return metrics | {"policy/waiting": 1.0}
@@ -99,7 +102,7 @@ class Learner:
             metrics["value/lambda"] = updater.algorithm.turn_lambda
             # Values recorded while sampling are those of the critic of now, unless it has learned since.
             if apart or replay.actor_episodes:
-                actor = updater.refreshed(actor)
+                actor = updater.refreshed(actor, passes.values_of(actor) if passes else None)
         fresh = min(len(batch.episodes), len(actor.episodes))
         logprobs = reference.logprobs(updater, actor) if reference else None
         metrics |= updater.update(
@@ -125,23 +128,18 @@ class Learner:
             metrics["value/explained_variance"] = explained
         return metrics
 
-    def _replay_critic(self, step: int) -> dict[str, float]:
+    def _replay_critic(self, batch: Batch, step: int) -> tuple[CriticPasses, dict[str, float]]:
         """Let the critic learn from this step's episodes and replayed ones, off-policy."""
         replay, new = self.config.replay, self.config.episodes_per_step
         rng = np.random.default_rng(keyed_seed(self.config.seed, "replay", step))
         old = self.replay.draw(
             replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=new
         )
-        batch = make_batch([*old, *self.replay.newest(new)])
-        returns = self.updater.replay_returns(batch, ratio_cap=replay.ratio_cap)
-        return self.updater.fit_critic(
-            batch,
-            returns,
-            passes=replay.critic_passes,
-            seed=self.config.seed,
-            key=("replay", step),
-            warmup=self.updater.warmup(step),
-        )
+        newest = batch.episodes if not self.config.algorithm.dynamic_sampling else self.replay.newest(new)
+        learned = make_batch([*old, *newest])
+        passes = CriticPasses(self.updater, learned, seed=self.config.seed, key=("replay", step))
+        returns = self.updater.replay_returns(passes, ratio_cap=replay.ratio_cap, fresh=len(newest))
+        return passes, passes.fit(returns, passes=replay.critic_passes, warmup=self.updater.warmup(step))
 
     def _replay_successes(self, step: int) -> dict[str, float]:
         """Imitate successes drawn from the replay, if the recipe asks for it or `auto` has chosen it."""

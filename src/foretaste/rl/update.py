@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from foretaste.config import AlgorithmConfig
-from foretaste.models.actor_critic import ActorCritic, Evaluation, TokenSequence
+from foretaste.models.actor_critic import ActorCritic, CriticInput, Evaluation, TokenSequence
 from foretaste.models.precision import MasterWeights
 from foretaste.rl.batch import Batch, compute_returns, final_state_sequence, privileged_sequence
+from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
 from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
 from foretaste.rl.tasks import keyed_seed
@@ -70,18 +71,23 @@ class Updater:
     def values(self, batch: Batch) -> Array:
         """Return V of every action token under the critic of now, B x T."""
         values = np.zeros_like(batch.values_BT)
-        for rows in self._microbatches(batch, np.arange(len(batch.episodes))):
-            _scatter(values, batch, rows, self._critic(batch, rows).values_N)
+        for rows in self.microbatches(batch, np.arange(len(batch.episodes))):
+            batch.scatter(values, rows, self.actor_critic.criticise(self.critic_input(batch, rows))[0])
         return values
 
-    @torch.no_grad()
-    def refreshed(self, batch: Batch) -> Batch:
+    def refreshed(self, batch: Batch, values_BT: Array | None = None) -> Batch:
         """Return the batch with values of the critic of now in place of those recorded while sampling.
 
-        The states in which episodes were cut or stopped are read anew too: an estimate is unbiased under a gate
-        only if a stopped episode is worth what the same critic says of those that survived there. With a
-        privileged critic nothing valid was recorded at all.
+        `values_BT`: those values, if they are known already. The states in which episodes were cut or stopped are
+        read anew too: an estimate is unbiased under a gate only if a stopped episode is worth what the same critic
+        says of those that survived there. With a privileged critic nothing valid was recorded at all.
         """
+        values_BT = self.values(batch) if values_BT is None else values_BT
+        return batch._replace(values_BT=values_BT, final_value_B=self.final_values(batch))
+
+    @torch.no_grad()
+    def final_values(self, batch: Batch) -> Array:
+        """Return V of the state after the last token under the critic of now, B; 0 where the task ended."""
         final_B = batch.final_value_B.copy()
         cut = [b for b, episode in enumerate(batch.episodes) if episode.final_observation_tokens]
         sequences = [
@@ -90,15 +96,15 @@ class Updater:
         for rows in split_by_tokens([len(one.tokens) for one in sequences], self.algorithm.microbatch_tokens):
             read = self.actor_critic.evaluate([sequences[row] for row in rows], policy=False, values=True)
             final_B[[cut[row] for row in rows]] = read.values_N.float().cpu().numpy()
-        return batch._replace(values_BT=self.values(batch), final_value_B=final_B)
+        return final_B
 
     @torch.no_grad()
-    def logprobs(self, batch: Batch) -> Array:
-        """Return the log-probability of every action token under the policy of now, B x T."""
+    def logprobs(self, batch: Batch, rows: np.ndarray | None = None) -> Array:
+        """Return the log-probability of every action token under the policy of now, B x T; 0 outside `rows`."""
         logprobs = np.zeros_like(batch.logprobs_BT)
-        for rows in self._microbatches(batch, np.arange(len(batch.episodes))):
-            evaluation = self._evaluate(batch, rows, policy=True, values=False)
-            _scatter(logprobs, batch, rows, evaluation.logprobs_N)
+        for some in self.microbatches(batch, np.arange(len(batch.episodes)) if rows is None else rows):
+            evaluation = self._evaluate(batch, some, policy=True, values=False)
+            batch.scatter(logprobs, some, evaluation.logprobs_N)
         return logprobs
 
     # Learning ---------------------------------------------------------------------------------
@@ -122,30 +128,23 @@ class Updater:
 
         Returns the mean loss of the last pass and the mean gradient norm.
         """
-        rates = self._critic_rates(warmup)
-        loss, norms = 0.0, []
-        for pass_index in range(passes):
-            loss = 0.0
-            for rows in self._minibatches(batch, seed, (*key, pass_index)):
-                tokens = float(batch.length_B[rows].sum())
-                for micro in self._microbatches(batch, rows):
-                    evaluation = self._critic(batch, micro)
-                    part = self._value_loss(evaluation, self._flat(batch, returns, micro), tokens)
-                    part.backward()
-                    self.optimizer.accumulate()
-                    loss += part.item() * tokens
-                norms.append(self.optimizer.step(rates)["value"])
-        return {"value/loss": loss / batch.tokens, "value/gradient_norm": float(np.mean(norms)) if norms else 0.0}
+        return CriticPasses(self, batch, seed=seed, key=key).fit(returns, passes=passes, warmup=warmup)
 
-    def replay_returns(self, batch: Batch, *, ratio_cap: float) -> Returns:
-        """Return the critic's targets for replayed episodes: V-trace under the policy and critic of now."""
-        ratio_BT = np.exp(np.clip(self.logprobs(batch) - batch.logprobs_BT, -20, 20))
-        weights = compute_returns(batch, CRITIC).weights_BT
-        batch = self.refreshed(batch)
+    def replay_returns(self, passes: CriticPasses, *, ratio_cap: float, fresh: int = 0) -> Returns:
+        """Return the critic's targets for replayed episodes: V-trace under the policy and critic of now.
+
+        The last `fresh` episodes were sampled by the policy of now: their probability ratios are 1.
+        """
+        batch = passes.batch
+        old = len(batch.episodes) - fresh
+        ratio_BT = np.ones_like(batch.logprobs_BT)
+        if old:
+            logprobs_BT = self.logprobs(batch, rows=np.arange(old))
+            ratio_BT[:old] = np.exp(np.clip(logprobs_BT - batch.logprobs_BT, -20, 20))[:old]
         targets = vtrace(
             batch.rewards_BT,
-            batch.values_BT,
-            batch.final_value_B,
+            passes.values(),
+            self.final_values(batch),
             batch.length_B,
             ratio_BT,
             critic_lambda=self.algorithm.critic_lambda,
@@ -153,7 +152,7 @@ class Updater:
             ratio_cap=ratio_cap,
             gate_BT=batch.gate_BT,
         )
-        return Returns(np.zeros_like(targets), targets, weights)
+        return Returns(np.zeros_like(targets), targets, compute_returns(batch, CRITIC).weights_BT)
 
     def update(
         self,
@@ -180,12 +179,12 @@ class Updater:
         warmup = self.warmup(step)
         rates = {"policy": warmup * algorithm.learning_rate}
         if critic:
-            rates |= self._critic_rates(warmup)
+            rates |= self.critic_rates(warmup)
         totals = _Totals(first_fresh=0 if fresh is None else len(batch.episodes) - fresh)
         for pass_index in range(algorithm.passes):
-            for minibatch, rows in enumerate(self._minibatches(batch, seed, (step, pass_index))):
+            for minibatch, rows in enumerate(self.minibatches(batch, seed, (step, pass_index))):
                 tokens = float(batch.length_B[rows].sum())
-                for micro in self._microbatches(batch, rows):
+                for micro in self.microbatches(batch, rows):
                     untouched = pass_index == 0 and minibatch == 0
                     self._accumulate(batch, returns, micro, tokens, reference_BT, totals, critic, untouched)
                 totals.norms.append(self.optimizer.step(rates))
@@ -209,7 +208,7 @@ class Updater:
         self.optimizer.step({"policy": learning_rate})
         return loss
 
-    def _critic_rates(self, warmup: float) -> dict[str, float]:
+    def critic_rates(self, warmup: float) -> dict[str, float]:
         """The head moves faster than the tower: it alone must follow the mean success as that rises."""
         algorithm = self.algorithm
         return {"value": warmup * algorithm.critic_learning_rate, "value_head": warmup * algorithm.head_learning_rate}
@@ -228,7 +227,7 @@ class Updater:
         untouched: bool,
     ) -> None:
         """Add one micro-batch's gradient; `untouched` says that the weights are still those that sampled."""
-        flat = self._flat(batch, returns, rows, reference_BT)
+        flat = self.flat(batch, returns, rows, reference_BT)
         evaluation = self._evaluate(batch, rows, policy=True, values=critic and not self.privileged)
         policy = ppo_loss(
             evaluation.logprobs_N,
@@ -247,8 +246,10 @@ class Updater:
                 evaluation.logprobs_N, flat.reference_N, normalizer=tokens
             )
         if critic:
-            read = self._critic(batch, rows) if self.privileged else evaluation
-            value_loss = self._value_loss(read, flat, tokens)
+            logits = evaluation.value_logits
+            if self.privileged:
+                logits = self.actor_critic.criticise(self.critic_input(batch, rows))[1]
+            value_loss = self.value_loss(logits, flat, tokens)
             loss = loss + value_loss
             totals.value_loss += value_loss.item() * tokens
         loss.backward()
@@ -264,28 +265,28 @@ class Updater:
             by_now = np.repeat(np.array(rows) >= totals.first_fresh, batch.length_B[list(rows)])
             totals.sampler_differences.append(log_ratio.abs().numpy()[by_now])
 
-    def _value_loss(self, evaluation: Evaluation, flat: FlatTargets, tokens: float) -> Tensor:
+    def value_loss(self, value_logits: Tensor, flat: FlatTargets, tokens: float) -> Tensor:
         """The head's weighted mean, turned into a sum divided by the minibatch's tokens."""
-        mean = self.actor_critic.value_loss(evaluation.value_logits, flat.targets_N, flat.weights_N)
+        mean = self.actor_critic.value_loss(value_logits, flat.targets_N, flat.weights_N)
         return mean * (float(flat.weights_N.sum()) / tokens)
 
     def _evaluate(self, batch: Batch, rows: Sequence[int], *, policy: bool, values: bool) -> Evaluation:
         sequences = [batch.sequences[row] for row in rows]
         return self.actor_critic.evaluate(sequences, temperature=self.temperature, policy=policy, values=values)
 
-    def _critic(self, batch: Batch, rows: Sequence[int]) -> Evaluation:
-        """Run the critic alone, on the sequences that it may read."""
+    def critic_input(self, batch: Batch, rows: Sequence[int]) -> CriticInput:
+        """Return what the critic reads of `rows`: with a privileged critic, also what the environment alone knows."""
         if not self.privileged:
-            return self._evaluate(batch, rows, policy=False, values=True)
-        sequences = [privileged_sequence(batch.episodes[row], self._encode) for row in rows]
-        return self.actor_critic.evaluate(sequences, policy=False, values=True)
+            return self.actor_critic.critic_input([batch.sequences[row] for row in rows])
+        return self.actor_critic.critic_input([privileged_sequence(batch.episodes[row], self._encode) for row in rows])
 
     def _encode(self, text: str) -> list[int]:
         return self.actor_critic.tokenizer.encode(text, add_special_tokens=False)
 
-    def _flat(
+    def flat(
         self, batch: Batch, returns: Returns, rows: Sequence[int], reference_BT: Array | None = None
     ) -> FlatTargets:
+        """Return what the losses need of `rows`."""
         mask = batch.mask_BT[list(rows)]
 
         def flat(array_BT: Array) -> Tensor:
@@ -299,12 +300,12 @@ class Updater:
             None if reference_BT is None else flat(reference_BT),
         )
 
-    def _minibatches(self, batch: Batch, seed: int, key: tuple[Any, ...]) -> Iterator[np.ndarray]:
+    def minibatches(self, batch: Batch, seed: int, key: tuple[Any, ...]) -> Iterator[np.ndarray]:
         """Yield the rows of each minibatch, shuffled by a key, so that a resumed run shuffles alike."""
         order = np.random.default_rng(keyed_seed(seed, "minibatch", *key)).permutation(len(batch.episodes))
         yield from np.array_split(order, min(self.algorithm.minibatches, len(order)))
 
-    def _microbatches(self, batch: Batch, rows: np.ndarray) -> Iterator[list[int]]:
+    def microbatches(self, batch: Batch, rows: np.ndarray) -> Iterator[list[int]]:
         """Yield rows in groups of similar length whose padded size stays within `microbatch_tokens`.
 
         Tokens of the prompt that all episodes share are computed once a group and not counted.
@@ -357,11 +358,3 @@ def split_by_tokens(lengths: Sequence[int], limit: int) -> list[list[int]]:
             longest = lengths[index]
         groups[-1].append(index)
     return groups
-
-
-def _scatter(target_BT: Array, batch: Batch, rows: Sequence[int], values_N: Tensor) -> None:
-    """Write flat values back to the action tokens of `rows`."""
-    mask = batch.mask_BT[list(rows)]
-    block = np.zeros(mask.shape)
-    block[mask] = values_N.float().cpu().numpy()
-    target_BT[list(rows)] = block
