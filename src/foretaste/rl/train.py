@@ -9,18 +9,14 @@ Each step samples new episodes (`rollout.py`), updates actor and critic (`update
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from foretaste.checks import check
 from foretaste.config import TrainConfig, from_dict, to_dict
@@ -31,7 +27,7 @@ from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.loading import CARD_FILE
 from foretaste.models.sampler import Sampler
 from foretaste.progress import Progress, Silent
-from foretaste.records import Checkpoint, Episode, EpisodeEnd, RunSummary, to_json
+from foretaste.records import Checkpoint, Episode, EpisodeEnd, to_json
 from foretaste.rl import diagnostics
 from foretaste.rl.advise import Advice
 from foretaste.rl.batch import as_failures, make_batch, telling, without_values
@@ -43,9 +39,9 @@ from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.resume import Progressed, load_state, save_state
 from foretaste.rl.rollout import EnvPool, Rollout, rollout
+from foretaste.rl.summary import provenance, summarize
 from foretaste.rl.tasks import Task, training_tasks
 from foretaste.rl.update import Updater
-from foretaste.statistics import exact_interval, paired_difference_interval
 from foretaste.writers import open_writers
 
 
@@ -77,7 +73,7 @@ def train(
         else:
             run = ledger.run(resume).id
             config = from_dict(TrainConfig, ledger.run(run).config)
-        ledger.append(run, "status", {"status": "started", **_provenance(config, resume is not None, run)})
+        ledger.append(run, "status", {"status": "started", **provenance(config, resume is not None, run)})
         try:
             return _Run(config, ledger, run, folder / run, env, progress or Silent()).train(resuming=resume is not None)
         except KeyboardInterrupt:
@@ -86,13 +82,6 @@ def train(
         except ForetasteError as error:
             ledger.append(run, "status", {"status": "failed", "error": str(error)})
             raise
-
-
-def _provenance(config: TrainConfig, resuming: bool, run: str) -> dict[str, Any]:
-    """What a reader needs to repeat the run, beside the config: versions, machine, command."""
-    versions = {name: version(name) for name in ("foretaste", "torch", "transformers", "gymnasium", "numpy")}
-    again = f"foretaste train --resume {run}" if resuming else "foretaste train run.toml, with the config of this page"
-    return {"command": again, "versions": versions, "python": platform.python_version(), "cores": os.cpu_count()}
 
 
 class _Run:
@@ -326,7 +315,7 @@ class _Run:
             )
         self.ledger.append(self.run, "checkpoint", to_json(checkpoint), step=self.done.step)
         self.done.wall_seconds += time.perf_counter() - self.clock
-        summary = self._summary(checkpoint, after)
+        summary = summarize(self.config, self.run, self.folder, self.done, checkpoint, after)
         self.ledger.append(self.run, "summary", to_json(summary), step=self.done.step)
         self.ledger.append(self.run, "status", {"status": "finished"})
         for writer in self.writers:
@@ -339,50 +328,8 @@ class _Run:
         folder = Path(self.config.model.name)
         return (checkpoints.read(folder).id,) if (folder / CARD_FILE).is_file() else ()
 
-    def _summary(self, checkpoint: Checkpoint, after: HeldOut) -> RunSummary:
-        pairs = [
-            (before >= 1.0, now >= 1.0)
-            for before, now in zip(self.done.success_before, after.success, strict=True)
-            if before is not None and now is not None
-        ]
-        if not pairs:
-            raise RunError("no held-out item could be judged: the environment failed on every one")
-        before_N, after_N = np.array(pairs, dtype=bool).T
-        return summarize(self, checkpoint, before_N, after_N, after.calibration)
-
 
 class _Timer:
     """Seconds of a timed block, known once it ends."""
 
     seconds = 0.0
-
-
-def summarize(
-    run: _Run, checkpoint: Checkpoint, before_N: Any, after_N: Any, calibration: dict[str, Any] | None
-) -> RunSummary:
-    """Return the figures that the table, `summary.json` and the report show."""
-    count = len(before_N)
-    before, after = exact_interval(int(before_N.sum()), count), exact_interval(int(after_N.sum()), count)
-    gain = paired_difference_interval(before_N, after_N)
-    return RunSummary(
-        run=run.run,
-        env=run.config.env.id,
-        model=run.config.model.name,
-        success_before=before.mean,
-        success_after=after.mean,
-        success_before_interval=(before.low, before.high),
-        success_after_interval=(after.low, after.high),
-        gain=after.mean - before.mean,
-        gain_interval=(gain.low, gain.high),
-        n_items=count,
-        episodes=run.done.episodes,
-        sampled_tokens=run.done.sampled_tokens,
-        wall_seconds=run.done.wall_seconds,
-        value_calibration_error=calibration["ece"] if calibration else None,
-        value_auc=calibration["auc"]["50"] if calibration else None,
-        checkpoint=checkpoint.id,
-        checkpoint_path=checkpoint.path,
-        report=str(run.folder / "report.html"),
-        notes=tuple(run.done.notes),
-        seconds={part: round(seconds, 3) for part, seconds in run.done.seconds.items()},
-    )
