@@ -82,6 +82,8 @@ class OnlineConfig:
     """Demonstrations of old tasks that are imitated in each step."""
     memory: int = 2048
     """Experiences and corrections that are kept."""
+    imitation_passes: int = 2
+    """Supervised steps in each step of learning, each on examples of its own."""
     imitation_rate: float = 1e-3
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
     seed: int = 0
@@ -110,8 +112,13 @@ class OnlineTrainer:
         folder: str | Path,
         *,
         old_tasks: Sequence[TokenSequence] = (),
+        trusted: bool = True,
     ) -> None:
-        """`old_tasks` are demonstrations of what must not be forgotten, other items than those of the gate."""
+        """`old_tasks` are demonstrations of what must not be forgotten, other items than those of the gate.
+
+        `trusted` says that the first weights can do something: learning then stays near them from the start; otherwise
+        it does so once a version has been accepted.
+        """
         self.config = config
         self.folder = Path(folder)
         self.old_tasks = list(old_tasks)
@@ -120,6 +127,7 @@ class OnlineTrainer:
         self.history: list[Vital] = []
         self.stopped: tuple[Alarm, ...] = ()
         self.steps = 0
+        self.trusted = trusted
         self._use(model)
         self.accepted = self.publish(parents=())
 
@@ -172,7 +180,7 @@ class OnlineTrainer:
 
     def accept(self, checkpoint: Checkpoint) -> None:
         """Take a checkpoint that was promoted for the version that learning stays near, and falls back to."""
-        self.accepted = checkpoint
+        self.accepted, self.trusted = checkpoint, True
         trusted = checkpoints.load(checkpoint.path, device=str(self.model.device))
         self.reference = Reference(self.model, [p.detach().clone() for p in trusted.policy_parameters()])
 
@@ -212,12 +220,12 @@ class OnlineTrainer:
         if not fresh.any():
             return metrics, masked
         batch = make_batch([episode for episode, keep in zip(everything.episodes, fresh, strict=True) if keep])
-        accepted_BT = self.reference.logprobs(self.updater, batch)
-        now = now_BT[fresh][:, : batch.mask_BT.shape[1]]
-        moved = (now - accepted_BT)[batch.mask_BT]
-        # The k3 estimate of KL(policy || accepted), d - 1 + e^-d for d = log ratio (Schulman 2020); capped, or one
-        # token that the accepted version thought impossible would be all of the mean.
-        metrics["online/accepted_kl"] = float(np.minimum(np.exp(-moved) - 1 + moved, 20.0).mean())
+        accepted_BT = self.reference.logprobs(self.updater, batch) if self.trusted else None
+        if accepted_BT is not None:
+            moved = (now_BT[fresh][:, : batch.mask_BT.shape[1]] - accepted_BT)[batch.mask_BT]
+            # The k3 estimate of KL(policy || accepted), d - 1 + e^-d for d = log ratio (Schulman 2020); capped, or one
+            # token that the accepted version thought impossible would be all of the mean.
+            metrics["online/accepted_kl"] = float(np.minimum(np.exp(-moved) - 1 + moved, 20.0).mean())
         batch = self.updater.refreshed(batch)
         metrics |= self.updater.update(
             batch, step=self.steps, seed=self.config.seed, reference_BT=accepted_BT, critic=False
@@ -227,16 +235,16 @@ class OnlineTrainer:
         return metrics, masked
 
     def _imitate(self) -> dict[str, float]:
-        """Take one supervised step on drawn corrections and old tasks."""
+        """Take supervised steps on drawn corrections and old tasks."""
         rng = np.random.default_rng(keyed_seed(self.config.seed, "imitate", self.steps))
-        drawn = [
-            *_draw(self.corrections, self.config.corrections, rng),
-            *_draw(self.old_tasks, self.config.old_tasks, rng),
-        ]
-        if not drawn:
-            return {}
         rate = self.updater.warmup(self.steps) * self.config.imitation_rate
-        return {"policy/imitation_loss": self.updater.imitate(drawn, learning_rate=rate)}
+        losses: list[float] = []
+        for _ in range(self.config.imitation_passes):
+            drawn = _draw(self.corrections, self.config.corrections, rng)
+            drawn += _draw(self.old_tasks, self.config.old_tasks, rng)
+            if drawn:
+                losses.append(self.updater.imitate(drawn, learning_rate=rate))
+        return {"policy/imitation_loss": float(np.mean(losses))} if losses else {}
 
 
 def to_episode(experience: Experience) -> Episode:

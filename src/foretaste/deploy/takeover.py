@@ -26,9 +26,11 @@ STARTS = 3
 """Places along the sequence where testing may begin, each with an equal part of delta."""
 GROWTH = 1.12
 """Each candidate of the default grid serves about this many times the answers of the one before."""
-FIRST_LOOK = 100
+FIRST_LOOK = 150
 """Answers of a checkpoint before its first calibration; every later one waits for half as many again."""
 LOOK_GROWTH = 1.5
+MOST_LOOKS = 3
+"""Calibrations of one checkpoint without a threshold after which a newer one is worth more."""
 _MOST_FACTOR = 64.0
 """Beyond this many times the answers there are, "n more needed" is not worth stating."""
 
@@ -166,7 +168,15 @@ def promising(values: Sequence[float], correct: Sequence[bool], *, alpha: float)
     """
     surest = sorted(zip(values, correct, strict=True), key=lambda pair: -pair[0])[: max(1, len(values) // 4)]
     wrong = sum(not right for _, right in surest)
-    return len(values) < 32 or binom.sf(wrong - 1, len(surest), alpha) > 0.01
+    return len(values) < 32 or bool(binom.sf(wrong - 1, len(surest), alpha) > 0.01)
+
+
+def worth_waiting(threshold: Threshold, looks: int) -> bool:
+    """Return whether a checkpoint without a threshold should go on collecting answers, rather than a newer one.
+
+    It should if about as many answers again would do, and it has not been looked at `MOST_LOOKS` times.
+    """
+    return threshold.needed is not None and threshold.needed <= threshold.n and looks < MOST_LOOKS
 
 
 def least_answers(alpha: float, delta: float) -> int:

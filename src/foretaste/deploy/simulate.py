@@ -1,0 +1,360 @@
+"""A deployment from end to end in a simulated world: a real model learns, is calibrated, promoted and rolled back.
+
+    traffic.py   requests, the incumbent, and a change midway
+    Slot         one checkpoint in its stage: what it answered and how that was judged
+    Simulation   a live slot (if any) and one on trial; each block of requests is answered, judged, learned from
+
+Nothing here is scripted but the world: thresholds, stages, gate and alarms are those of a real deployment.
+`simulation_page.py` draws the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from foretaste.config import ModelConfig, SamplingConfig
+from foretaste.deploy.analysis import Evidence, Finding
+from foretaste.deploy.old_tasks import OldTask, answers, old_tasks_gate, pairs_of
+from foretaste.deploy.online import Experience, OnlineConfig, OnlineTrainer
+from foretaste.deploy.stages import Decision, Stage, StageConfig, decide, shadow
+from foretaste.deploy.takeover import Judged, Threshold, calibrate, confidence_of, look_due, promising, worth_waiting
+from foretaste.deploy.traffic import Change, Part, Request, World
+from foretaste.models import checkpoint as checkpoints
+from foretaste.models.actor_critic import ActorCritic, TokenSequence
+from foretaste.models.sampler import Sampler
+from foretaste.records import Action, Checkpoint, Conversation, Interval
+from foretaste.rl.tasks import keyed_seed
+from foretaste.statistics import exact_interval
+
+PARTS = (Part("route", 1, "plain", 0.4), Part("route", 1, "casual", 0.35), Part("reasoning/chain_sum", 3, share=0.25))
+"""What arrives: messages to route, which a small decoder learns, and sums, which it does not."""
+PARTS_AFTER = (Part("route", 1, "email", 0.75), Part("reasoning/chain_sum", 3, share=0.25))
+"""What arrives after a change of register."""
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """One simulated deployment."""
+
+    requests: int = 4000
+    block: int = 32
+    """Requests that arrive together; learning takes one step and the stage one decision a block."""
+    change: Change = "none"
+    """What happens midway: `policy` sends the messages of one queue to another, `register` rewords all of them."""
+    incumbent_accuracy: float = 0.95
+    judged_share: float = 0.5
+    """Share of the requests whose answers, shown or not, are judged; drawn without regard to any value."""
+    learner_cost: float = 0.02
+    """Cost of a learner's answer in units of an incumbent's."""
+    old_items: int = 200
+    """Items of the gate of old tasks."""
+    stage: StageConfig = field(
+        default_factory=lambda: StageConfig(canary_shares=(0.2, 0.5), bake_requests=100, minimum_judged=20)
+    )
+    online: OnlineConfig = field(default_factory=lambda: OnlineConfig(temperature=0.4))
+    model: ModelConfig = field(default_factory=lambda: ModelConfig("nano-xs", critic_layers=-1))
+    max_new_tokens: int = 6
+    seed: int = 0
+    folder: str = "runs/simulated-deployment"
+    """Where checkpoints and the page are written."""
+
+
+class Row(NamedTuple):
+    """One block of requests."""
+
+    requests: int
+    """Requests up to and including this block."""
+    stage: str
+    """Of the live slot if there is one, else of the one on trial."""
+    served: int
+    """Requests of the block whose user got the learner's answer."""
+    wrong: int
+    """Of these, wrong ones: all of them, judged or not, as only a simulation can know."""
+    deferred: int
+    """Requests of the block that the incumbent answered."""
+    incumbent_calls: int
+    """Answers asked of the incumbent, corrections included."""
+    learner_answers: int
+    learner_right: int
+    """Answers of the slot on trial, shown or not, that were right."""
+    incumbent_wrong: int
+    """Requests that got a wrong answer of the incumbent."""
+
+
+class Event(NamedTuple):
+    """Something that was decided, or happened."""
+
+    request: int
+    kind: str
+    text: str
+
+
+class SimulationResult(NamedTuple):
+    """What a simulated deployment did."""
+
+    config: SimulationConfig
+    rows: tuple[Row, ...]
+    events: tuple[Event, ...]
+    old_success: tuple[tuple[int, str, float], ...]
+    """(request, checkpoint, success on the items of the old-tasks gate) of each checkpoint that stood before it."""
+    seconds: float
+
+    def window(self, first: int, last: int) -> Sequence[Row]:
+        """Return the blocks that lie within requests first to last."""
+        return [row for row in self.rows if first < row.requests <= last]
+
+
+def served_error(rows: Sequence[Row]) -> Interval:
+    """Return the share of wrong answers among served ones, with its exact 95% interval."""
+    return exact_interval(sum(row.wrong for row in rows), sum(row.served for row in rows))
+
+
+def cost_saved(rows: Sequence[Row], config: SimulationConfig) -> float:
+    """Return 1 - cost / cost of asking the incumbent for everything; what the learner's answers cost is counted."""
+    requests = len(rows) * config.block
+    cost = sum(row.incumbent_calls + config.learner_cost * row.learner_answers for row in rows)
+    return 1 - cost / requests if requests else 0.0
+
+
+@dataclass(slots=True)
+class Slot:
+    """One checkpoint in its stage."""
+
+    checkpoint: Checkpoint
+    stage: Stage
+    sampler: Sampler
+    threshold: Threshold | None = None
+    judged: list[Judged] = field(default_factory=list)
+    looks: int = 0
+    gate: Finding | None = None
+    requests: int = 0
+    answered: int = 0
+    served: int = 0
+    outcomes: list[bool] = field(default_factory=list)
+
+    def evidence(self) -> Evidence:
+        """Return what is known of its stage."""
+        return Evidence(
+            self.checkpoint.id,
+            requests=self.requests,
+            learner_answers=self.answered,
+            served=self.served,
+            served_judged=len(self.outcomes),
+            served_correct=sum(self.outcomes),
+            served_outcomes=tuple(self.outcomes),
+            threshold=self.threshold,
+            old_tasks=self.gate,
+        )
+
+    def enter(self, stage: Stage) -> None:
+        """Begin another stage or step: its evidence begins anew."""
+        self.stage = stage
+        self.requests = self.answered = self.served = 0
+        self.outcomes = []
+
+    def recalibrate(self, config: StageConfig) -> bool:
+        """Choose the threshold anew if enough answers have come in since; return whether it was."""
+        if not look_due(len(self.judged), self.looks + 1):
+            return False
+        self.looks += 1
+        self.threshold = calibrate(
+            self.judged, self.checkpoint.id, alpha=config.alpha, delta=config.delta, look=self.looks
+        )
+        return True
+
+
+def simulate(config: SimulationConfig | None = None) -> SimulationResult:
+    """Run a deployment; return what happened, block by block. Deterministic up to the seed."""
+    return Simulation(config or SimulationConfig()).run()
+
+
+class Simulation:
+    """The world, the trainer, a live slot and a slot on trial."""
+
+    def __init__(self, config: SimulationConfig) -> None:
+        self.config = config
+        after = PARTS_AFTER if config.change == "register" else PARTS
+        moved = {"billing": "account"} if config.change == "policy" else {}
+        change_at = config.requests // 2 if config.change != "none" else config.requests
+        self.world = World(
+            PARTS, after, moved, change_at=change_at, incumbent_accuracy=config.incumbent_accuracy, seed=config.seed
+        )
+        kept = tuple(part for part in PARTS if part.env == "route")
+        self.old = [task for task, _ in self.world.old_tasks(config.old_items, "gate", kept)]
+        model = ActorCritic.load(config.model, seed=config.seed)
+        shown = self.world.old_tasks(config.old_items, "shown", kept)
+        self.trainer = OnlineTrainer(
+            model,
+            replace(config.online, seed=config.seed),
+            config.folder,
+            trusted=False,
+            old_tasks=[_demonstration(model, task, answer) for task, answer in shown],
+        )
+        self.live: Slot | None = None
+        self.old_live: list[bool] = []
+        self.trial = self._slot(self.trainer.accepted)
+        self.rows: list[Row] = []
+        self.events: list[Event] = []
+        self.old_success: list[tuple[int, str, float]] = []
+        self.seen = 0
+
+    def run(self) -> SimulationResult:
+        """Answer, judge, learn and decide, block by block."""
+        started = time.perf_counter()
+        while self.seen < self.config.requests:
+            requests = [self.world.request(self.seen + index) for index in range(self.config.block)]
+            self._block(requests)
+            self.seen += len(requests)
+            self._decide()
+        seconds = time.perf_counter() - started
+        return SimulationResult(self.config, tuple(self.rows), tuple(self.events), tuple(self.old_success), seconds)
+
+    # A block of requests ------------------------------------------------------------------------
+
+    def _block(self, requests: Sequence[Request]) -> None:
+        """Answer a block, judge a share of it, and learn."""
+        on_trial = self._answers(self.trial, requests)
+        by_live = self._answers(self.live, requests) if self.live else []
+        served = wrong = calls = incumbent_wrong = 0
+        experiences: list[Experience] = []
+        for index, request in enumerate(requests):
+            mine = on_trial[index]
+            audited = request.audit < self.config.judged_share
+            slot, action = self.trial, mine
+            if self.live and request.draw >= self.trial.stage.share:
+                slot, action = self.live, by_live[index]
+            may = request.draw < slot.stage.share and slot.threshold is not None
+            shown = may and slot.threshold is not None and slot.threshold.serves(confidence_of(action))
+            right = request.right(action.text)
+            if shown:
+                slot.served += 1
+                served, wrong = served + 1, wrong + (not right)
+                if audited or slot.stage.name == "canary":  # in a canary every served answer is looked at
+                    slot.outcomes.append(right)
+            else:
+                calls += 1
+                incumbent_wrong += not request.right(request.incumbent)
+            if audited:
+                calls += shown and not request.right(mine.text)  # a correction has to be asked for
+                experiences.append(self._judge(request, mine))
+                if self.live:
+                    value = confidence_of(by_live[index])
+                    self.live.judged.append(Judged(self.live.checkpoint.id, value, request.right(by_live[index].text)))
+        self.trainer.step(experiences)
+        known = sum(request.right(action.text) for request, action in zip(requests, on_trial, strict=True))
+        shown_stage = self.live.stage if self.live else self.trial.stage
+        answered = len(on_trial) + len(by_live)
+        total = self.seen + len(requests)
+        self.rows.append(
+            Row(total, shown_stage.name, served, wrong, len(requests) - served, calls, answered, known, incumbent_wrong)
+        )
+
+    def _judge(self, request: Request, action: Action) -> Experience:
+        """Return what is learned from a judged answer; the incumbent's answer corrects a wrong one."""
+        right = request.right(action.text)
+        self.trial.judged.append(Judged(self.trial.checkpoint.id, confidence_of(action), right))
+        template = self.trainer.model.template
+        return Experience(
+            f"{self.config.seed}-{request.number}",
+            self.trial.checkpoint.id,
+            tuple(template.start(request.messages)),
+            action,
+            score=float(right),
+            correction=None if right else tuple(template.action(request.incumbent)),
+        )
+
+    def _answers(self, slot: Slot, requests: Sequence[Request]) -> list[Action]:
+        seeds = [keyed_seed(self.config.seed, "answer", slot.checkpoint.id, request.number) for request in requests]
+        conversations = [
+            Conversation(str(request.number), list(request.messages), sample_seed=seed)
+            for request, seed in zip(requests, seeds, strict=True)
+        ]
+        slot.requests += len(requests)
+        slot.answered += len(requests)
+        return slot.sampler.act(conversations)
+
+    # Decisions ----------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        """Calibrate where it is due, then let the stages decide."""
+        if self.live:
+            self.live.recalibrate(self.config.stage)
+            decision = decide(self.live.stage, self.live.evidence(), self.config.stage)
+            if decision.kind == "rollback":
+                self._tell("rollback", f"live {decision.reason}")
+                self.live = None
+                self._try_newest()  # answers from before the breach say nothing about now
+                return
+        looked = self.trial.recalibrate(self.config.stage)
+        if self.trial.stage.name == "shadow" and not self._worth_a_canary(looked):
+            return
+        decision = decide(self.trial.stage, self.trial.evidence(), self.config.stage)
+        if decision.kind == "promote":
+            self._promote(decision)
+        elif decision.kind == "rollback":
+            self._tell("rollback", f"canary {decision.reason}")
+            self._try_newest()
+
+    def _worth_a_canary(self, looked: bool) -> bool:
+        """Return whether the checkpoint in shadow should be judged; put the newest weights there if it is hopeless."""
+        trial, threshold = self.trial, self.trial.threshold
+        alpha = self.config.stage.alpha
+        if looked and threshold is not None and threshold.tau is not None:
+            better = self.live is None or self.live.threshold is None
+            if better or threshold.served_share > self.live.threshold.served_share + 0.02:  # pyright: ignore[reportOptionalMemberAccess]
+                self._hold_against_old_tasks()
+                return True
+            self._try_newest()
+            return False
+        if threshold is not None and threshold.tau is not None:
+            return trial.gate is not None
+        hopeless = looked and threshold is not None and not worth_waiting(threshold, trial.looks)
+        if hopeless or not promising([j.value for j in trial.judged], [j.correct for j in trial.judged], alpha=alpha):
+            self._try_newest()
+        return False
+
+    def _hold_against_old_tasks(self) -> None:
+        known = answers(self.trial.sampler, self.old)
+        self.trial.gate = old_tasks_gate(pairs_of(self.old, self.old_live, known) if self.old_live else [])
+        self.old_success.append((self.seen, self.trial.checkpoint.id, sum(known) / len(known)))
+        self._tell("gate", f"old tasks: {self.trial.gate.verdict}: {self.trial.gate.reason}")
+
+    def _promote(self, decision: Decision) -> None:
+        self.trial.enter(decision.stage)
+        self._tell(
+            decision.stage.name, f"{self.trial.checkpoint.id[:8]} at {decision.stage.share:.0%}: {decision.reason}"
+        )
+        if decision.stage.name == "live":
+            self.live = self.trial
+            self.old_live = answers(self.live.sampler, self.old)
+            self.trainer.accept(self.live.checkpoint)
+            self._try_newest()
+
+    def _try_newest(self) -> None:
+        self.trial = self._slot(self.trainer.publish())
+
+    def _slot(self, checkpoint: Checkpoint) -> Slot:
+        model = checkpoints.load(checkpoint.path)
+        sampling = SamplingConfig(
+            temperature=self.config.online.temperature,
+            max_new_tokens=self.config.max_new_tokens,
+            concurrent=self.config.block,
+            max_context=512,
+        )
+        good = self.live.checkpoint.id if self.live else None
+        return Slot(
+            checkpoint,
+            shadow(checkpoint.id, since=float(getattr(self, "seen", 0)), last_good=good),
+            Sampler(model, sampling),
+        )
+
+    def _tell(self, kind: str, text: str) -> None:
+        self.events.append(Event(self.seen, kind, text))
+
+
+def _demonstration(model: ActorCritic, task: OldTask, answer: str) -> TokenSequence:
+    prompt, said = model.template.start(task.messages), model.template.action(answer)
+    return TokenSequence([*prompt, *said], [False] * len(prompt) + [True] * len(said))
