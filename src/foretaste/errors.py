@@ -37,6 +37,10 @@ class LedgerError(ForetasteError):
     """A ledger that cannot be opened, is locked, or was tampered with."""
 
 
+class DeployError(ForetasteError):
+    """A deployment whose store cannot be used, whose log was tampered with, or that refuses a change."""
+
+
 def unknown(kind: str, received: str, accepted: Iterable[str], *, see: str = "") -> str:
     """Return "Unknown env 'maez'. Did you mean 'maze'? ..." for a name that is not in `accepted`.
 

@@ -1,0 +1,226 @@
+"""Everything of one running deployment, put together: store, writer, incumbent, learner, state, kill switch.
+
+Nothing here decides anything. `chat.py` answers requests with it, `supervisor.py` looks after it, `server.py` gives
+it a network address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from foretaste.deploy import audit, keys, state
+from foretaste.deploy.database import open_engine, reading, writing
+from foretaste.deploy.evidence import learner_tokens_since
+from foretaste.deploy.gatekeeper import Gatekeeper
+from foretaste.deploy.harm import harm_rule
+from foretaste.deploy.judging import comparator, load_function, verifier
+from foretaste.deploy.kill import KillSwitch
+from foretaste.deploy.learner import Learner, ScriptedLearner
+from foretaste.deploy.learner_client import ProcessLearner
+from foretaste.deploy.metrics import Metrics
+from foretaste.deploy.people import PeopleQueue
+from foretaste.deploy.settings import DeployConfig
+from foretaste.deploy.shadow import Judges, Shadow
+from foretaste.deploy.state import State
+from foretaste.deploy.upstream import Upstream
+from foretaste.deploy.writer import Writer
+from foretaste.errors import DeployError
+
+logger = logging.getLogger(__name__)
+
+DAY_SECONDS = 86_400.0
+PID_FILE = "server.pid"
+SHARED = frozenset({"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "top_p", "seed", "user"})
+
+
+def store_url(config: DeployConfig, folder: Path) -> str | Path:
+    """Return where the store is: a URL as it stands, a folder relative to the configuration's."""
+    return config.store.url if "://" in config.store.url else folder / config.store.url
+
+
+def files_folder(config: DeployConfig, folder: Path) -> Path:
+    """Return where the audit key, the process id and checkpoints are: beside an SQLite store, else `deployment`."""
+    return folder / ("deployment" if "://" in config.store.url else config.store.url)
+
+
+class Deployment:
+    """The parts of a server; `start` and `stop` run in its event loop."""
+
+    def __init__(self, config: DeployConfig, folder: Path, *, learner: Learner | None = None) -> None:
+        """Open the store; `learner` takes the place of the configured one.
+
+        Raises: ConfigError or DeployError, before anything was started.
+        """
+        self.config, self.folder = config, folder
+        self.files = files_folder(config, folder)
+        self.harm = harm_rule(config.harm)
+        self.compare, self.verify = comparator(config.takeover.comparator), verifier(config.takeover.verifier)
+        scripted = config.learner.scripted
+        self._script = load_function(scripted, "learner.scripted") if scripted else None
+        self.upstream = Upstream(config.incumbent) if config.incumbent.kind == "openai" else None
+        self.engine = open_engine(store_url(config, folder))
+        self.audit_key = audit.load_key(self.files, create=True)
+        self.state: State = state.begin(self.engine, self.audit_key, config)
+        self.metrics = Metrics()
+        self.gatekeeper = Gatekeeper(requests_per_minute=config.server.requests_per_minute, metrics=self.metrics)
+        self.people: PeopleQueue | None = None
+        self.learner = learner
+        self.candidate: Learner | None = None
+        """Newer weights that answer silently in place of the learner."""
+        self.learner_rests_until = 0.0
+        """Monotonic time until which users do not wait for a learner that was too slow."""
+        self.on_killed: list[Any] = []
+        """Called, from the kill switch's thread, with the reason."""
+        self._began = (time.time(), time.monotonic())
+        self._tokens = (0, 0)  # day, tokens of that day
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self, *, with_signal: bool = False) -> None:
+        """Start the writer, the connections, the learner and the kill switch."""
+        config = self.config
+        self._loop = asyncio.get_running_loop()
+        with reading(self.engine) as connection:
+            self.gatekeeper.keys = keys.valid_by_hash(connection)
+            day_began = self.now() // DAY_SECONDS * DAY_SECONDS
+            self._tokens = (int(day_began // DAY_SECONDS), learner_tokens_since(connection, day_began))
+        self.writer = Writer(
+            self.engine,
+            queue=config.store.queue,
+            flush_seconds=config.store.flush_seconds,
+            compare=self.compare,
+            judging=bool(self.learner or config.learner.checkpoint or self._script),
+        )
+        self.shadow = Shadow(
+            self.writer,
+            self.metrics,
+            Judges(self.harm, self.verify),
+            most=config.learner.shadow_queue,
+            deadline_seconds=config.learner.shadow_deadline_seconds,
+        )
+        if self.upstream is not None:
+            await self.upstream.__aenter__()
+        else:
+            self.people = PeopleQueue(timeout_seconds=config.incumbent.person_timeout_seconds)
+        self.switch = KillSwitch(self.folder / config.server.kill_file, self._on_kill, with_signal=with_signal)
+        if self.state.killed:
+            self.switch.kill("the state says so", recorded=True)
+        if not self.killed:
+            self.start_learner()
+        elif self.learner is not None:
+            self.learner.kill()
+        (self.files / PID_FILE).write_text(str(os.getpid()), encoding="utf-8")
+
+    async def stop(self) -> None:
+        """Write what waits, and end everything that was started."""
+        self.switch.close()
+        await self.shadow.close()
+        for one in (self.learner, self.candidate):
+            if one is not None:
+                await one.close()
+        if self.upstream is not None:
+            await self.upstream.__aexit__(None, None, None)
+        await asyncio.to_thread(self.writer.close)
+        (self.files / PID_FILE).unlink(missing_ok=True)
+        self.engine.dispose()
+
+    def start_learner(self) -> None:
+        """Start the configured learner anew, or let a scripted one in again; in the event loop."""
+        if isinstance(self.learner, ScriptedLearner):
+            self.learner.killed = False
+            return
+        path = self.state.checkpoint_path or self.config.learner.checkpoint
+        if self._script is not None:
+            self.learner = ScriptedLearner(self._script)
+        elif path is not None:
+            self.learner = ProcessLearner(self.config.learner, str((self.folder / path).resolve()))
+
+    def scripted(self, name: str) -> ScriptedLearner:
+        """Return a second scripted learner of another name, where the first one is scripted."""
+        assert isinstance(self.learner, ScriptedLearner)
+        made = ScriptedLearner(self.learner.function, seconds=self.learner.seconds)
+        made.checkpoint = name
+        return made
+
+    @property
+    def killed(self) -> bool:
+        """True while the kill switch is on, or the state says so."""
+        return self.switch.killed
+
+    def may_shadow(self) -> bool:
+        """Return whether the learner may answer silently now."""
+        if self.killed or self.state.killed or not self.state.may_shadow:
+            return False
+        return self.tokens_today() < self.state.tokens_per_day
+
+    def now(self) -> float:
+        """Return the seconds since 1970, unmoved by jumps of the wall clock since the start."""
+        wall, monotonic = self._began
+        return wall + time.monotonic() - monotonic
+
+    def tokens_today(self) -> int:
+        """Return what the learner has generated today (UTC)."""
+        self.spend(self.shadow.tokens)
+        self.shadow.tokens = 0
+        return self._tokens[1]
+
+    def spend(self, tokens: int) -> None:
+        """Count tokens of the learner towards today's cap."""
+        day = int(self.now() // DAY_SECONDS)
+        before = self._tokens[1] if day == self._tokens[0] else 0
+        self._tokens = (day, before + tokens)
+        if tokens:
+            self.metrics.learner_tokens.inc(tokens)
+
+    def outgoing(self, body: bytes, request: dict[str, Any], *, plain: bool = False) -> bytes:
+        """Return what the incumbent is sent: the client's bytes, unless the configuration names a model.
+
+        `plain` asks for one whole answer in place of a stream, for a check.
+        """
+        model = self.config.incumbent.model
+        if model is None and not plain:
+            return body
+        wanted = {name: value for name, value in request.items() if not plain or name in SHARED}
+        return json.dumps(wanted if model is None else {**wanted, "model": model}).encode()
+
+    def change(self, kind: str, actor: str, changes: dict[str, Any], reason: str) -> State:
+        """Change the state, audited; blocks on the database, so not in the event loop."""
+        self.state = state.change(self.engine, self.audit_key, kind, actor, changes, reason)
+        return self.state
+
+    def record(self, kind: str, actor: str, payload: dict[str, Any]) -> None:
+        """Write an audit entry that changes nothing; blocks on the database."""
+        with writing(self.engine) as connection:
+            audit.append(connection, self.audit_key, kind, actor, payload)
+
+    def _on_kill(self, reason: str) -> None:
+        """Take the learner out, from the kill switch's own thread, without waiting for anything."""
+        for one in (self.learner, self.candidate):
+            if one is not None:
+                one.kill()
+        for act in self.on_killed:
+            act(reason)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.shadow.drop)
+
+
+def make_first_keys(deployment: Deployment) -> dict[str, str]:
+    """Make an admin's and a user's key for a store that has no key at all; return the secrets by scope."""
+    made: dict[str, str] = {}
+    with writing(deployment.engine) as connection:
+        if keys.listed(connection):
+            return made
+        for scope in ("admin", "user"):
+            _, secret = keys.create(connection, deployment.audit_key, f"first {scope}", scope, actor="server")
+            made[scope] = secret
+    return made
+
+
+def describe(error: Exception) -> str:
+    """Return an error's text for a log: of our own errors the message, of others the kind alone (it may hold text)."""
+    return str(error) if isinstance(error, DeployError) else type(error).__name__

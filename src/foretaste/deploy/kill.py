@@ -1,0 +1,71 @@
+"""The kill switch: a file, a command or a signal takes the learner out of everything, even while all else hangs.
+
+Two threads of their own do it, without the event loop, the store or the network: one looks for the file, one waits
+for SIGUSR1. Users go on getting the incumbent's answers. Only a person lifts it: `foretaste deploy kill --lift`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+SIGNAL = signal.SIGUSR1
+
+
+def block_signal() -> None:
+    """Keep the signal from every thread of this process but the one that waits for it; call before starting threads."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
+
+
+class KillSwitch:
+    """Watches for a reason to take the learner out; `on_kill` is called once, from the watching thread."""
+
+    def __init__(self, file: Path, on_kill: Callable[[str], None], *, with_signal: bool) -> None:
+        self.file = file
+        self.killed = file.exists()
+        self.unrecorded = f"the file {file.name} exists" if self.killed else ""
+        """Why the learner was taken out, while the audit log does not know it yet."""
+        self._on_kill = on_kill
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        threading.Thread(target=self._watch_file, name="foretaste-kill-file", daemon=True).start()
+        if with_signal:
+            threading.Thread(target=self._watch_signal, name="foretaste-kill-signal", daemon=True).start()
+
+    def kill(self, reason: str, *, recorded: bool = False) -> None:
+        """Take the learner out; from any thread. `recorded`: the audit log knows already."""
+        with self._lock:
+            if self.killed:
+                return
+            self.killed, self.unrecorded = True, "" if recorded else reason
+        logger.critical("Kill switch: %s. The learner is out; the incumbent answers.", reason)
+        self._on_kill(reason)
+        with contextlib.suppress(OSError):  # so that a restart stays killed; a full disk must not stop the kill
+            self.file.touch()
+
+    def lift(self) -> bool:
+        """Let the learner in again, if the file is gone; a person's decision was recorded before."""
+        with self._lock:
+            self.killed = self.file.exists()
+        return not self.killed
+
+    def close(self) -> None:
+        """End the thread that looks for the file."""
+        self._stop.set()
+
+    def _watch_file(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            if not self.killed and self.file.exists():
+                self.kill(f"the file {self.file.name} exists")
+
+    def _watch_signal(self) -> None:
+        while not self._stop.is_set():
+            if signal.sigtimedwait({SIGNAL}, 1.0) is not None:
+                self.kill(f"the signal {SIGNAL.name} came")

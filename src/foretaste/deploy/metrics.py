@@ -1,0 +1,79 @@
+"""What /metrics says, in Prometheus' format. No label ever holds text that a client sent.
+
+One registry a server, so that several can run in one process. Definitions: docs/deploy.md.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """The server's own counters; gauges are set when somebody looks."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"foretaste_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"foretaste_{name}", text, labels, registry=self.registry)
+
+        self.requests = counter("requests", "Chats by who answered and the status", "route", "status")
+        self.kept_back = counter("kept_back", "Chats that the learner did not answer, by reason", "reason")
+        self.refused = counter("refused", "Requests that were refused, by reason", "reason")
+        self.shadow_offered = counter("shadow_offered", "Chats that the learner should have answered silently")
+        self.shadow_answered = counter("shadow_answered", "Silent answers that came")
+        self.shadow_shed = counter("shadow_shed", "Silent answers that were left out, by reason", "reason")
+        self.feedback = counter("feedback", "Feedback that was stored, by kind", "kind")
+        self.learner_tokens = counter("learner_tokens", "Tokens that the learner generated")
+        self.seconds = Histogram(
+            "foretaste_request_seconds",
+            "Seconds from a request's arrival to the end of its answer",
+            ["route"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.stage = gauge("stage", "0 shadow, 1 canary, 2 live")
+        self.share = gauge("share", "Share of requests drawn for the learner")
+        self.threshold = gauge("threshold", "The learner answers where V is at least this; NaN: nowhere")
+        self.killed = gauge("killed", "1 while the kill switch is on")
+        self.coverage = gauge("shadow_coverage", "Silent answers that came, as a share of those that should have")
+        self.store_waiting = gauge("store_waiting", "Records that wait to be written")
+        self.store_dropped = gauge("store_dropped", "Records that were left out")
+        self.store_healthy = gauge("store_healthy", "1 while the store can be written")
+        self.learner_ready = gauge("learner_ready", "1 while the learner's weights are loaded")
+        self.learner_restarts = gauge("learner_restarts", "Times that the learner's process was started again")
+        self._offered = self._answered = 0
+        self._by_route: dict[tuple[str, int], Counter] = {}
+        self._seconds: dict[str, Histogram] = {}
+
+    def chat(self, route: str, status: int, seconds: float) -> None:
+        """Count one chat."""
+        pair = (route, status)
+        if pair not in self._by_route:  # finding a labelled child costs more than counting
+            self._by_route[pair] = self.requests.labels(route, str(status))
+            self._seconds[route] = self.seconds.labels(route)
+        self._by_route[pair].inc()
+        self._seconds[route].observe(seconds)
+
+    def shadow(self, *, answered: bool) -> None:
+        """Count a chat offered to the learner, or its silent answer."""
+        if answered:
+            self._answered += 1
+            self.shadow_answered.inc()
+        else:
+            self._offered += 1
+            self.shadow_offered.inc()
+
+    @property
+    def shadow_coverage(self) -> float | None:
+        """Share of the offered chats that were answered; None before the first."""
+        return self._answered / self._offered if self._offered else None
+
+    def page(self) -> bytes:
+        """Return the text that Prometheus reads."""
+        return generate_latest(self.registry)

@@ -1,0 +1,228 @@
+"""Every setting of a deployment: what a person writes into deploy.toml, and nothing that changes while it runs.
+
+Stage, share, threshold, caps and permissions are not here: they are state, kept in the store and changed only by
+audited events (`state.py`). [stages] and [caps] hold the first values of the caps and the rules of promotion.
+`template.toml` is the commented file that `foretaste deploy init` writes. Next: `server.py` for what is built of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from foretaste.config import load_recipe
+from foretaste.deploy.stages import StageConfig
+from foretaste.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where the server listens, and what it accepts."""
+
+    host: str = "127.0.0.1"
+    port: int = 8088
+    max_body_bytes: int = 4 << 20
+    """A larger request is refused with 413."""
+    max_connections: int = 1024
+    header_timeout_seconds: float = 10.0
+    """A connection that has not sent its whole request head by then is closed."""
+    body_timeout_seconds: float = 30.0
+    """A request whose body has not arrived by then is refused with 408."""
+    requests_per_minute: int = 6000
+    """Of one key; a tenth of it may come at once."""
+    kill_file: str = "KILL"
+    """While this file exists beside the configuration the learner is out of everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncumbentConfig:
+    """Who answers until the learner may: an OpenAI-compatible endpoint, or people."""
+
+    kind: Literal["openai", "person"] = "openai"
+    url: str = "http://127.0.0.1:8000/v1"
+    """Base URL, /v1 included where the endpoint has it."""
+    model: str | None = None
+    """Sent instead of the model that the client names; None forwards the client's bytes unchanged."""
+    api_key_env: str | None = None
+    """Environment variable that holds the endpoint's key; the clients' keys are never sent on."""
+    connect_timeout_seconds: float = 5.0
+    read_timeout_seconds: float = 120.0
+    """Longest silence between two pieces of an answer."""
+    attempts: int = 2
+    """Tries of one request while the endpoint has not begun to answer."""
+    max_connections: int = 256
+    person_timeout_seconds: float = 600.0
+    """How long a question waits for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerConfig:
+    """Who learns: a checkpoint in a process of its own, or a scripted learner for trials."""
+
+    checkpoint: str | None = None
+    """Folder written by `foretaste train`; None: no learner, requests only pass through."""
+    scripted: str | None = None
+    """`module:function` from messages to (text, value), called in the server's process."""
+    device: str = "auto"
+    threads: int = 1
+    """Processor threads of the learner's process."""
+    temperature: float = 1.0
+    """1 samples as in training, so that the answers can be learned from."""
+    max_new_tokens: int = 256
+    max_context: int = 2048
+    concurrent: int = 16
+    """Answers that are generated at the same time."""
+    deadline_seconds: float = 10.0
+    """A request that the learner has not answered by then goes to the incumbent."""
+    queue: int = 64
+    """Requests of users that may wait for the learner; further ones go to the incumbent."""
+    shadow_queue: int = 256
+    """Silent answers that may wait; further ones are left out, and counted."""
+    shadow_deadline_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverConfig:
+    """When the learner's answer is given to the user: share drawn, and V at least the threshold."""
+
+    value: Literal["request", "answer"] = "request"
+    """Which V is compared with the threshold: of the request alone, or after the learner's whole answer."""
+    comparator: str = "exact"
+    """When two answers are the same: `exact` (up to case and blanks), `json`, `none`, or module:function."""
+    verifier: str | None = None
+    """module:function (messages, answer) -> score in [0, 1] that judges the learner's answers at once."""
+    correct_from: float = 0.5
+    """Scores from here on count as correct."""
+    check_share: float = 0.1
+    """Share of the live stage's requests on which both answer although one would do: the sample that tells how well the
+    learner does. In shadow and canary both answer always."""
+    newest: int = 5000
+    """Judged answers of the current checkpoint that the threshold is chosen from."""
+    every_seconds: float = 5.0
+    """How often threshold and stage are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapsConfig:
+    """First values of the caps (with share_ceiling and harm_budget of [stages]); later only a person raises them."""
+
+    tokens_per_day: int = 2_000_000
+    """Tokens that the learner may generate in a day, silent answers included."""
+
+
+@dataclass(frozen=True, slots=True)
+class HarmConfig:
+    """What counts as harm in an answer, before it is served."""
+
+    patterns: tuple[str, ...] = ()
+    """Regular expressions; an answer that one of them matches is never served, and counts as harm 1."""
+    rule: str | None = None
+    """module:function (messages, answer) -> harm in [0, 1]; from `refuse_from` on the answer is not served."""
+    refuse_from: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where requests, answers, feedback, state and the audit log are."""
+
+    url: str = "deployment"
+    """A folder beside the configuration (SQLite), or a URL such as postgresql+psycopg://me@host/foretaste."""
+    retention_days: float = 30.0
+    """Requests, answers and feedback older than this are deleted; the audit log is kept."""
+    queue: int = 20_000
+    """Records that may wait to be written; further ones are left out, and counted."""
+    flush_seconds: float = 0.1
+    """Longest time that a record waits to be written with others; feedback never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class OldTasksConfig:
+    """What the learner must not forget: a file of questions with their right answers, one JSON object a line."""
+
+    file: str | None = None
+    """Lines {"messages": [...], "answer": "...", "task": "name"}; without a file there is nothing to forget."""
+    margin: float = 0.05
+    """Loss of success on them that is not worth holding a promotion for."""
+    delta: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Learning on the job, in a process of its own."""
+
+    enabled: bool = False
+    every: int = 64
+    """Judged answers from which one step of learning is made."""
+    publish_every: int = 8
+    """Steps from one checkpoint that is tried to the next."""
+    imitate_incumbent: bool = True
+    """Where the learner was wrong, the incumbent's answer is learned from too."""
+    learning_rate: float = 3e-5
+    critic_learning_rate: float = 3e-4
+    head_learning_rate: float = 1e-3
+    imitation_rate: float = 3e-5
+    """Of the supervised steps on corrections."""
+    kl_coefficient: float = 0.02
+    """Weight of KL(policy || accepted version) in the loss."""
+    folder: str = "checkpoints"
+    """Where new checkpoints are written, beside the configuration."""
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeployConfig:
+    """A whole deployment: `foretaste serve deploy.toml`."""
+
+    name: str = "foretaste"
+    server: ServerConfig = field(default_factory=ServerConfig)
+    incumbent: IncumbentConfig = field(default_factory=IncumbentConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
+    stages: StageConfig = field(default_factory=StageConfig)
+    caps: CapsConfig = field(default_factory=CapsConfig)
+    harm: HarmConfig = field(default_factory=HarmConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    old_tasks: OldTasksConfig = field(default_factory=OldTasksConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def load(path: str | Path) -> DeployConfig:
+    """Read and check a deployment's TOML.
+
+    Raises: ConfigError if the file is missing, is no TOML, names unknown settings, or holds a value out of range.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"No deployment at {str(path)!r}. Write one: foretaste deploy init {path}")
+    config = load_recipe(path, DeployConfig)
+    check(config)
+    return config
+
+
+def check(config: DeployConfig) -> None:
+    """Refuse values that cannot work, before anything is started."""
+    if not 0 <= config.takeover.check_share <= 1:
+        raise ConfigError(f"takeover.check_share = {config.takeover.check_share} cannot be used; accepted: 0 to 1")
+    positive = {
+        "server.max_body_bytes": config.server.max_body_bytes,
+        "server.requests_per_minute": config.server.requests_per_minute,
+        "incumbent.attempts": config.incumbent.attempts,
+        "incumbent.read_timeout_seconds": config.incumbent.read_timeout_seconds,
+        "learner.max_new_tokens": config.learner.max_new_tokens,
+        "learner.deadline_seconds": config.learner.deadline_seconds,
+        "store.retention_days": config.store.retention_days,
+        "store.queue": config.store.queue,
+        "training.every": config.training.every,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise ConfigError(f"{name} = {value} cannot be used; accepted: more than 0")
+    url = urlsplit(config.incumbent.url)
+    if config.incumbent.kind == "openai" and (url.scheme not in ("http", "https") or not url.netloc):
+        raise ConfigError(
+            f"incumbent.url = {config.incumbent.url!r} cannot be used; accepted: http:// or https:// and a host, "
+            "such as https://api.openai.com/v1"
+        )
+    if config.learner.checkpoint and config.learner.scripted:
+        raise ConfigError("learner.checkpoint and learner.scripted are both set; keep the one that shall learn")

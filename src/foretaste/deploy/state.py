@@ -1,0 +1,157 @@
+"""The state of a deployment: stage, share, threshold, caps, permissions. Rows in the store, changed by audited events.
+
+Nothing here is code that a learner could touch or a setting that a restart could undo. Whatever limits the learner
+(caps, permissions, hold) is loosened by people only: `change` refuses an automatic actor that tries, and writes the
+attempt down. Next: `routing.py` for what the state permits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from foretaste.deploy import audit
+from foretaste.deploy.database import reading, writing
+from foretaste.deploy.settings import DeployConfig
+from foretaste.deploy.tables import state as rows
+from foretaste.errors import DeployError, unknown
+
+STAGES = ("shadow", "canary", "live")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the learner may do now."""
+
+    stage: str = "shadow"
+    share: float = 0.0
+    """Share of requests that the learner may answer where V is high enough."""
+    since: int = 0
+    """Requests that had been seen when this stage, or this share, began."""
+    step: int = 0
+    """Place among `stages.canary_shares`."""
+    failures: int = 0
+    """Breaches in a row."""
+    tau: float | None = None
+    """The learner answers where V is at least this; None: nowhere."""
+    threshold: dict[str, Any] | None = None
+    """What the last calibration found (`takeover.Threshold`); None: none yet."""
+    looks: int = 0
+    """Calibrations of the current checkpoint so far."""
+    fresh_from: int = 0
+    """Requests up to this number tell nothing about the present world: a breach came after them."""
+    checkpoint: str | None = None
+    """Content id of the weights that answer."""
+    checkpoint_path: str | None = None
+    accepted: str | None = None
+    """The last checkpoint that went live without a breach: where a rollback goes."""
+    accepted_path: str | None = None
+    candidate: str | None = None
+    """Newer weights that answer silently, while the checkpoint above goes on answering users."""
+    candidate_path: str | None = None
+    candidate_since: int = 0
+    candidate_looks: int = 0
+    candidate_threshold: dict[str, Any] | None = None
+    held: bool = False
+    """A person stopped all promotion; what is served stays."""
+    killed: bool = False
+    """The learner is out of everything until a person lifts this."""
+    may_serve: bool = True
+    may_shadow: bool = True
+    """May read requests and answer silently."""
+    may_learn: bool = True
+    share_ceiling: float = 1.0
+    tokens_per_day: int = 2_000_000
+    harm_budget: float = 0.0
+
+
+NAMES = tuple(field.name for field in dataclasses.fields(State))
+_RAISED_BY_PEOPLE = ("share_ceiling", "tokens_per_day", "harm_budget")
+_GRANTED_BY_PEOPLE = {"may_serve": True, "may_shadow": True, "may_learn": True, "held": False, "killed": False}
+
+
+def is_person(actor: str) -> bool:
+    """Return whether an actor is a person (at the command line, or by an admin key) and not part of the server."""
+    return actor.startswith(("person:", "key:"))
+
+
+def read(connection: Connection) -> State:
+    """Return the state; a store without any has the defaults."""
+    found = {row.name: json.loads(row.value) for row in connection.execute(sa.select(rows.c.name, rows.c.value))}
+    return State(**{name: value for name, value in found.items() if name in NAMES})
+
+
+def load(engine: Engine) -> State:
+    """Return the state in a transaction of its own."""
+    with reading(engine) as connection:
+        return read(connection)
+
+
+def begin(engine: Engine, key: bytes, config: DeployConfig) -> State:
+    """Write the first state of a new deployment; an old one keeps what it has, whatever the settings now say."""
+    with writing(engine) as connection:
+        if connection.scalar(sa.select(sa.func.count()).select_from(rows)) == 0:
+            first = State(
+                share_ceiling=config.stages.share_ceiling,
+                harm_budget=config.stages.harm_budget,
+                tokens_per_day=config.caps.tokens_per_day,
+            )
+            _write(connection, key, "deployment_began", "server", dataclasses.asdict(first), "first start")
+        return read(connection)
+
+
+def change(engine: Engine, key: bytes, kind: str, actor: str, changes: dict[str, Any], reason: str) -> State:
+    """Change the state and write down who did it and why, in one transaction.
+
+    Raises: DeployError for a name or value that cannot be, and where an automatic actor loosens what only people may;
+    that attempt is audited too.
+    """
+    for name in changes:
+        if name not in NAMES:
+            raise DeployError(unknown("part of the state", name, NAMES))
+    with writing(engine) as connection:
+        before = read(connection)
+        _check(dataclasses.replace(before, **changes))
+        loosened = [] if is_person(actor) else _loosened(before, changes)
+        if not loosened:
+            changed = {name: value for name, value in changes.items() if value != getattr(before, name)}
+            _write(connection, key, kind, actor, changed, reason)
+            return read(connection)
+        refused = {"refused": {name: changes[name] for name in loosened}, "reason": reason}
+        audit.append(connection, key, f"{kind}_refused", actor, refused)
+    raise DeployError(f"{actor} may not loosen {', '.join(loosened)}: caps and permissions are raised by people only")
+
+
+def _loosened(before: State, changes: dict[str, Any]) -> list[str]:
+    raised = [name for name in _RAISED_BY_PEOPLE if name in changes and changes[name] > getattr(before, name)]
+    granted = [
+        name for name, loose in _GRANTED_BY_PEOPLE.items() if changes.get(name) is loose != getattr(before, name)
+    ]
+    ceiling = min(before.share_ceiling, float(changes.get("share_ceiling", before.share_ceiling)))
+    above = ["share"] if changes.get("share", 0.0) > max(ceiling, before.share) else []
+    return raised + granted + above
+
+
+def _check(state: State) -> None:
+    if state.stage not in STAGES:
+        raise DeployError(unknown("stage", state.stage, STAGES))
+    for name in ("share", "share_ceiling"):
+        if not 0 <= getattr(state, name) <= 1:
+            raise DeployError(f"{name} = {getattr(state, name)} cannot be used; accepted: 0 to 1")
+    for name in ("tokens_per_day", "harm_budget"):
+        if getattr(state, name) < 0:
+            raise DeployError(f"{name} = {getattr(state, name)} cannot be used; accepted: 0 or more")
+
+
+def _write(connection: Connection, key: bytes, kind: str, actor: str, changes: dict[str, Any], reason: str) -> None:
+    entry = audit.append(connection, key, kind, actor, {"changes": changes, "reason": reason})
+    for name, value in changes.items():
+        text = json.dumps(value)
+        done = connection.execute(rows.update().where(rows.c.name == name).values(value=text, event=entry.seq))
+        if done.rowcount == 0:
+            connection.execute(rows.insert().values(name=name, value=text, event=entry.seq))

@@ -1,0 +1,235 @@
+"""Read and write a deployment's store: exchanges, answers, feedback. What was acknowledged is on disk.
+
+The functions take a connection of the caller's transaction, so that the writer's thread commits many at once.
+`judge` decides what an answer was worth when a second answer or somebody's feedback arrives. Next: `writer.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from foretaste.deploy import reading
+from foretaste.deploy.judging import Comparator
+from foretaste.deploy.records import Accepted, Answer, Exchange, Feedback, LateAnswer
+from foretaste.deploy.tables import answers, checkpoints, feedback, requests
+from foretaste.errors import DeployError
+
+CHUNK = 400
+"""Ids in one query."""
+MOST_FEEDBACK = 20
+"""Feedbacks that one response may get."""
+
+
+class FeedbackRefused(DeployError):
+    """A feedback that is not taken; `status` is the HTTP status to answer with, `code` names the reason."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def write_exchanges(connection: Connection, exchanges: Sequence[Exchange]) -> None:
+    """Write requests with the answers that came with them."""
+    rows: list[dict[str, Any]] = []
+    answered: list[dict[str, Any]] = []
+    for one in exchanges:
+        upstream_id = None
+        for answer in one.answers:
+            row, identity = _answer_row(one.id, answer, one.created)
+            upstream_id = upstream_id or identity
+            answered.append(row)
+        rows.append(
+            {
+                "id": one.id,
+                "upstream_id": upstream_id,
+                "key": one.key,
+                "created": one.created,
+                "stage": one.stage,
+                "drawn": one.drawn,
+                "sampled": one.sampled,
+                "route": one.route,
+                "reason": one.reason[:64],
+                "stream": one.stream,
+                "status": one.status,
+                "seconds": one.seconds,
+                "body": storable(one.body.decode("utf-8", "replace")),
+            }
+        )
+    if rows:
+        connection.execute(requests.insert(), rows)
+    if answered:
+        connection.execute(answers.insert(), answered)
+
+
+def write_late(connection: Connection, late: Sequence[LateAnswer]) -> None:
+    """Write answers that came after the user's."""
+    rows = [_answer_row(one.request, one.answer, time.time())[0] for one in late]
+    if rows:
+        connection.execute(answers.insert(), rows)
+
+
+def judge(connection: Connection, ids: Iterable[str], compare: Comparator | None) -> int:
+    """Judge the learner's unjudged answers to these requests against the incumbent's; return how many were judged."""
+    wanted, judged = list(dict.fromkeys(ids)), 0
+    columns = (answers.c.number, answers.c.request, answers.c.role, answers.c.text, answers.c.score)
+    for start in range(0, len(wanted) if compare else 0, CHUNK):
+        query = sa.select(*columns).where(answers.c.request.in_(wanted[start : start + CHUNK]))
+        by_request: dict[str, list[Any]] = {}
+        for row in connection.execute(query.order_by(answers.c.number)):
+            by_request.setdefault(row.request, []).append(row)
+        for rows in by_request.values():
+            right = next((row.text for row in rows if row.role != "learner" and row.text is not None), None)
+            for row in rows:
+                if right is None or row.role != "learner" or row.score is not None or row.text is None:
+                    continue
+                score = compare(row.text, right) if compare else None
+                if score is not None:
+                    set_score(connection, row.number, score, "comparator")
+                    judged += 1
+    return judged
+
+
+def set_score(connection: Connection, number: int, score: float | None, judge_name: str | None) -> None:
+    """Write a judgement; the newest holds, and takes the next place in the order of judgements."""
+    place = (connection.scalar(sa.select(sa.func.max(answers.c.judged))) or 0) + 1
+    values = {"score": score, "judge": judge_name, "judged": None if score is None else place}
+    connection.execute(answers.update().where(answers.c.number == number).values(**values))
+
+
+def write_feedback(
+    connection: Connection, given: Feedback, compare: Comparator | None, *, correct_from: float
+) -> Accepted:
+    """Write one feedback and what it says about the answers.
+
+    A score is about the answer that the user got. If that was the incumbent's, the learner's silent answer takes
+    the score over where the two agree, and loses its judgement where the incumbent was wrong and they differ.
+    A correction judges every answer by comparison.
+
+    Raises: FeedbackRefused for an id that this key never got, an ambiguous one, or the same feedback again.
+    """
+    request = _find(connection, given)
+    count = sa.select(sa.func.count()).select_from(feedback).where(feedback.c.request == request)
+    if connection.scalar(count.where(feedback.c.digest == given.digest)):
+        raise FeedbackRefused(409, "feedback_replayed", "This feedback was given before; it counts once.")
+    if (connection.scalar(count) or 0) >= MOST_FEEDBACK:
+        raise FeedbackRefused(409, "too_much_feedback", f"A response takes at most {MOST_FEEDBACK} feedbacks.")
+    connection.execute(
+        feedback.insert().values(
+            request=request,
+            key=given.key,
+            created=time.time(),
+            kind=given.kind,
+            score=given.score,
+            text=storable(given.text),
+            digest=given.digest,
+        )
+    )
+    rows = list(connection.execute(sa.select(answers).where(answers.c.request == request).order_by(answers.c.number)))
+    served = next((row.role for row in rows if row.served), "nobody")
+    for row in rows:
+        score = _score(row, served, given, compare, correct_from)
+        if score is not _UNCHANGED:
+            set_score(connection, row.number, score, None if score is None else "user")
+    return Accepted(request, served)
+
+
+_UNCHANGED: Any = object()
+
+
+def _score(row: Any, served: str, given: Feedback, compare: Comparator | None, correct_from: float) -> Any:
+    """Return the new score of one answer, None to take its judgement back, or `_UNCHANGED`."""
+    if given.kind == "correction":
+        if compare is None or row.text is None or given.text is None:
+            return _UNCHANGED
+        found = compare(row.text, given.text)
+        return _UNCHANGED if found is None else found
+    if row.served:
+        return given.score
+    if row.role != "learner" or served == "learner" or row.judge != "comparator" or given.score is None:
+        return _UNCHANGED
+    if row.score >= correct_from:  # it agreed with the answer that is judged now
+        return given.score
+    return None if given.score < correct_from else _UNCHANGED
+
+
+def _find(connection: Connection, given: Feedback) -> str:
+    """Return the id of the request that a key may speak about."""
+    query = sa.select(requests.c.id).where(requests.c.key == given.key)
+    own = connection.scalar(query.where(requests.c.id == given.response))
+    if own is not None:
+        return str(own)
+    found = list(connection.scalars(query.where(requests.c.upstream_id == given.response).limit(2)))
+    if len(found) > 1:
+        raise FeedbackRefused(
+            409,
+            "ambiguous_response_id",
+            "Several answers of the incumbent carry this id; use the one in the response's header x-foretaste-id.",
+        )
+    if not found:
+        raise FeedbackRefused(404, "unknown_response_id", "This key has received no response with this id.")
+    return str(found[0])
+
+
+def _answer_row(request: str, answer: Answer, created: float) -> tuple[dict[str, Any], str | None]:
+    """Return the row of an answer, and the id in its body."""
+    found = reading.NOTHING
+    if answer.raw is not None:
+        found = reading.read(answer.raw, answer.content_type, answer.content_encoding)
+    learner = answer.learner
+    text = learner.text if learner else answer.text if answer.text is not None else found.text
+    row = {
+        "request": request,
+        "role": answer.role,
+        "served": answer.served,
+        "created": created,
+        "text": storable(text),
+        "checkpoint": learner.checkpoint if learner else None,
+        "value": learner.value if learner else None,
+        "answer_value": learner.answer_value if learner else None,
+        "prompt_tokens": learner.prompt_tokens if learner else found.prompt_tokens,
+        "completion_tokens": learner.completion_tokens if learner else found.completion_tokens,
+        "seconds": answer.seconds,
+        "harm": answer.harm,
+        "score": answer.verdict,
+        "judge": None if answer.verdict is None else "verifier",
+        "trace": json.dumps(learner.trace, separators=(",", ":")) if learner and learner.trace else None,
+    }
+    return row, storable(found.id)
+
+
+def number_judged(connection: Connection, ids: Sequence[str]) -> None:
+    """Give answers that a verifier judged at once their place in the order of judgements."""
+    for start in range(0, len(ids), CHUNK):
+        query = sa.select(answers.c.number).where(
+            answers.c.request.in_(ids[start : start + CHUNK]), answers.c.score.is_not(None), answers.c.judged.is_(None)
+        )
+        for number in list(connection.scalars(query.order_by(answers.c.number))):
+            place = (connection.scalar(sa.select(sa.func.max(answers.c.judged))) or 0) + 1
+            connection.execute(answers.update().where(answers.c.number == number).values(judged=place))
+
+
+def add_checkpoint(connection: Connection, identity: str, path: str, parent: str | None, note: dict[str, Any]) -> None:
+    """Write down a checkpoint that training made, for the server to take up."""
+    connection.execute(
+        checkpoints.insert().values(id=identity, path=path, parent=parent, created=time.time(), note=json.dumps(note))
+    )
+
+
+def storable(text: str | None) -> str | None:
+    """Return text that every database takes: without NUL characters and lone surrogates."""
+    if text is None:
+        return None
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def delete_older(connection: Connection, before: float) -> int:
+    """Delete requests, answers and feedback from before a time (seconds since 1970); return how many requests."""
+    for table in (answers, feedback):
+        connection.execute(table.delete().where(table.c.created < before))
+    return connection.execute(requests.delete().where(requests.c.created < before)).rowcount

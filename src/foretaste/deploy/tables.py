@@ -1,0 +1,155 @@
+"""The tables of a deployment's store, and the numbered migrations that lead to them.
+
+The version is one row of `deploy_meta`. A new table or column is added to the tables here and as a new migration
+for databases that have none yet. `database.py` opens the store; `store.py` reads and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+metadata = sa.MetaData()
+
+_number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+meta = sa.Table(
+    "deploy_meta",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+requests = sa.Table(
+    "deploy_requests",
+    metadata,
+    sa.Column("number", _number, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("upstream_id", sa.String(128)),  # the id in the incumbent's body, by which clients know the answer
+    sa.Column("key", sa.String(32), nullable=False),
+    sa.Column("created", sa.Float, nullable=False),  # seconds since 1970
+    sa.Column("stage", sa.String(16), nullable=False),
+    sa.Column("drawn", sa.Boolean, nullable=False),  # fell into the learner's share
+    sa.Column("sampled", sa.Boolean, nullable=False),  # both answer whatever V says: an unbiased sample
+    sa.Column("route", sa.String(16), nullable=False),  # who answered the user: incumbent, learner, person, nobody
+    sa.Column("reason", sa.String(64), nullable=False),  # why not the learner
+    sa.Column("stream", sa.Boolean, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("body", sa.Text),  # the request as JSON; private
+    sa.Index("deploy_requests_by_upstream", "key", "upstream_id"),
+    sa.Index("deploy_requests_by_time", "created"),
+)
+answers = sa.Table(
+    "deploy_answers",
+    metadata,
+    sa.Column("number", _number, primary_key=True, autoincrement=True),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),  # incumbent, learner, person
+    sa.Column("served", sa.Boolean, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("text", sa.Text),  # private
+    sa.Column("checkpoint", sa.String(64)),
+    sa.Column("value", sa.Float),  # V of the request
+    sa.Column("answer_value", sa.Float),  # V after the whole answer
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("completion_tokens", sa.Integer),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("harm", sa.Float, nullable=False, default=0.0),
+    sa.Column("score", sa.Float),  # the last judgement of this answer, in [0, 1]
+    sa.Column("judge", sa.String(32)),  # user, comparator, verifier
+    sa.Column("judged", _number),  # counts up over all judgements, so that training reads on where it stopped
+    sa.Column("trace", sa.Text),  # JSON: prompt ids, sampled ids, log-probabilities, values
+    sa.Index("deploy_answers_by_request", "request"),
+    sa.Index("deploy_answers_by_judgement", "judged"),
+    sa.Index("deploy_answers_by_checkpoint", "checkpoint", "number"),
+)
+feedback = sa.Table(
+    "deploy_feedback",
+    metadata,
+    sa.Column("number", _number, primary_key=True, autoincrement=True),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("key", sa.String(32), nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),  # score, correction, thumbs, verifier
+    sa.Column("score", sa.Float),
+    sa.Column("text", sa.Text),  # a correction; private
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.UniqueConstraint("request", "digest", name="deploy_feedback_once"),
+)
+keys = sa.Table(
+    "deploy_keys",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("scope", sa.String(16), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),  # SHA-256; the key itself is nowhere
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("revoked", sa.Float),
+)
+state = sa.Table(
+    "deploy_state",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),  # JSON
+    sa.Column("event", _number, nullable=False),  # the audit entry that set it
+)
+events = sa.Table(
+    "deploy_events",
+    metadata,
+    sa.Column("seq", _number, primary_key=True, autoincrement=False),
+    sa.Column("created", sa.String(40), nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("actor", sa.String(128), nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),  # canonical JSON
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+head = sa.Table(
+    "deploy_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+checkpoints = sa.Table(
+    "deploy_checkpoints",
+    metadata,
+    sa.Column("number", _number, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("parent", sa.String(64)),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),  # JSON: what the trainer reports
+)
+
+GENESIS = "0" * 64
+"""The hash before the first audit entry."""
+
+
+Migration = Callable[[Connection], None]
+
+MIGRATIONS: tuple[Migration, ...] = ()
+"""The step at place i leads from version i + 1 to i + 2. None so far: this is the first version."""
+
+
+def migrate(connection: Connection, steps: Sequence[Migration] = MIGRATIONS) -> tuple[int, int]:
+    """Bring the database up to date, inside the caller's write transaction; return the versions before and after.
+
+    An empty database gets today's tables at once. Version 0 stands for one that has none.
+    Raises: ValueError if the database was written by a newer foretaste.
+    """
+    newest, before = len(steps) + 1, 0
+    if sa.inspect(connection).has_table(meta.name):
+        before = int(connection.scalar(sa.select(meta.c.value).where(meta.c.name == "version")) or 0)
+    if before > newest:
+        raise ValueError(f"its version {before} is newer than this foretaste reads ({newest}); upgrade foretaste")
+    if before == 0:
+        metadata.create_all(connection)
+        connection.execute(head.insert().values(id=1, seq=0, hash=GENESIS))
+        connection.execute(meta.insert().values(name="version", value=str(newest)))
+    elif before < newest:
+        for step in steps[before - 1 :]:
+            step(connection)
+        connection.execute(meta.update().where(meta.c.name == "version").values(value=str(newest)))
+    return before, newest

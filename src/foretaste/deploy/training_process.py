@@ -1,0 +1,169 @@
+"""The process that learns on the job: judged answers from the store in, checkpoints named by their content out.
+
+It reads on where it stopped (`training.json` beside the store, written with each checkpoint), so a process that was
+killed learns the same again and loses nothing. Permission is looked up in the state before every step. What it
+makes is only written down; the supervisor tries it in shadow. Next: `online.py` for the learning itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from foretaste.deploy import audit, state
+from foretaste.deploy.database import open_engine, reading, writing
+from foretaste.deploy.deployment import files_folder, store_url
+from foretaste.deploy.settings import DeployConfig
+from foretaste.deploy.store import add_checkpoint
+from foretaste.deploy.tables import answers, feedback
+from foretaste.records import Action
+
+if TYPE_CHECKING:
+    from foretaste.deploy.online import Experience, OnlineReport, OnlineTrainer
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_FILE = "training.json"
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+
+
+def run(config: DeployConfig, folder: str) -> None:
+    """Learn until the process that started this one is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(config.training.threads)
+    parent = os.getppid()
+    work = TrainingWork(config, Path(folder))
+    while os.getppid() == parent:
+        if not work.step():
+            time.sleep(POLL_SECONDS)
+
+
+class TrainingWork:
+    """One deployment's learning, a step at a time."""
+
+    def __init__(self, config: DeployConfig, folder: Path) -> None:
+        """Load the weights that answer now, and the place up to which judgements were learned from."""
+        from foretaste.config import AlgorithmConfig
+        from foretaste.deploy.online import OnlineConfig, OnlineTrainer
+        from foretaste.models import checkpoint
+
+        self.config = config
+        files = files_folder(config, folder)
+        self.engine: Engine = open_engine(store_url(config, folder), create=False)
+        self.key = audit.load_key(files, create=False)
+        self.progress = files / PROGRESS_FILE
+        self.learned = _read_progress(self.progress)
+        now = state.load(self.engine)
+        path = folder / (now.accepted_path or now.checkpoint_path or config.learner.checkpoint or "")
+        training = config.training
+        algorithm = AlgorithmConfig(
+            learning_rate=training.learning_rate,
+            critic_learning_rate=training.critic_learning_rate,
+            head_learning_rate=training.head_learning_rate,
+            kl_coefficient=training.kl_coefficient,
+        )
+        online = OnlineConfig(
+            algorithm=algorithm, temperature=config.learner.temperature, imitation_rate=training.imitation_rate
+        )
+        model = checkpoint.load(path, device=config.learner.device)
+        self.trainer: OnlineTrainer = OnlineTrainer(model, online, files / training.folder)
+        self.steps = 0
+        self.announced = False
+
+    def step(self) -> bool:
+        """Learn from the next judgements if there are enough and it is permitted; return whether something was done."""
+        now = state.load(self.engine)
+        if not now.may_learn or now.killed:
+            return False
+        if now.accepted is not None and now.accepted_path and now.accepted != self.trainer.accepted.id:
+            from foretaste.models import checkpoint
+
+            self.trainer.accept(checkpoint.read(now.accepted_path))
+        experiences, last = self.experiences()
+        if len(experiences) < self.config.training.every:
+            return False
+        report = self.trainer.step(experiences)
+        self.learned, self.steps = last, self.steps + 1
+        if report.stopped:
+            self._alarm(report)
+        elif self.steps % self.config.training.publish_every == 0:
+            self._publish(report)
+        return True
+
+    def experiences(self) -> tuple[list[Experience], int]:
+        """Return judged answers that were not learned from yet, oldest judgement first, and the last one's place."""
+        from foretaste.deploy.online import Experience
+
+        query = (
+            sa.select(answers)
+            .where(answers.c.role == "learner", answers.c.judged > self.learned, answers.c.trace.is_not(None))
+            .order_by(answers.c.judged)
+            .limit(self.config.training.every)
+        )
+        found: list[Experience] = []
+        last = self.learned
+        with reading(self.engine) as connection:
+            rows = list(connection.execute(query))
+            right = self._right_answers(connection, [row.request for row in rows])
+        for row in rows:
+            trace: dict[str, Any] = json.loads(row.trace)
+            last = row.judged
+            if not trace["tokens"]:
+                continue
+            wrong = row.score < self.config.takeover.correct_from
+            text = right.get(row.request) if wrong else None
+            tokens, logprobs, values = (tuple(trace[name]) for name in ("tokens", "logprobs", "values"))
+            action = Action(row.text or "", tokens, logprobs, values)
+            correction = tuple(self.trainer.model.template.action(text)) if text else None
+            found.append(Experience(row.request, row.checkpoint, tuple(trace["prompt"]), action, row.score, correction))
+        return found, last
+
+    def _right_answers(self, connection: sa.Connection, ids: list[str]) -> dict[str, str]:
+        """Return what should have been answered: a correction by a person, or else the incumbent's answer."""
+        found: dict[str, str] = {}
+        if self.config.training.imitate_incumbent:
+            query = sa.select(answers.c.request, answers.c.text).where(
+                answers.c.request.in_(ids), answers.c.role != "learner", answers.c.text.is_not(None)
+            )
+            found |= {row.request: row.text for row in connection.execute(query)}
+        corrections = sa.select(feedback.c.request, feedback.c.text).where(
+            feedback.c.request.in_(ids), feedback.c.kind == "correction"
+        )
+        return found | {row.request: row.text for row in connection.execute(corrections)}
+
+    def _publish(self, report: OnlineReport) -> None:
+        made = self.trainer.publish()
+        note = {"step": report.step, "masked": report.masked, "metrics": report.metrics}
+        with writing(self.engine) as connection:
+            add_checkpoint(connection, made.id, made.path, made.parents[0] if made.parents else None, note)
+            audit.append(connection, self.key, "trained", "training", {"checkpoint": made.id, "step": report.step})
+        scratch = self.progress.with_suffix(".new")
+        scratch.write_text(json.dumps({"learned": self.learned}), encoding="utf-8")
+        scratch.replace(self.progress)
+
+    def _alarm(self, report: OnlineReport) -> None:
+        """Write the alarm down once; learning stands still until the process is started again."""
+        if self.announced:
+            return
+        self.announced = True
+        payload = {"alarms": [f"{one.name}: {one.reason}" for one in report.alarms], "step": report.step}
+        with writing(self.engine) as connection:
+            audit.append(connection, self.key, "training_alarm", "training", payload)
+
+
+def _read_progress(file: Path) -> int:
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["learned"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0

@@ -1,0 +1,188 @@
+"""The writer's thread: a bounded queue of records that the store commits many at a time.
+
+A request never waits for the database. Records of requests are written as soon as there is time, and left out (and
+counted) when the queue is full. Feedback waits for its commit: what was acknowledged survives a killed process.
+While the database fails, feedback is refused, records wait, and `healthy` is False, so that the learner serves nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection, Engine
+
+from foretaste.deploy import store
+from foretaste.deploy.database import writing
+from foretaste.deploy.judging import Comparator
+from foretaste.deploy.records import Exchange, LateAnswer
+from foretaste.errors import DeployError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 2000
+"""Records of one transaction."""
+RETRY_SECONDS = 0.5
+Job = Callable[[Connection], Any]
+
+
+@dataclass(slots=True)
+class _Durable:
+    """A job whose caller waits until its result is on disk."""
+
+    job: Job
+    future: Future[Any]
+
+
+Item = Exchange | LateAnswer | _Durable
+
+
+class Writer:
+    """Owns the only thread that writes exchanges and feedback."""
+
+    def __init__(
+        self, engine: Engine, *, queue: int, flush_seconds: float, compare: Comparator | None, judging: bool
+    ) -> None:
+        """`judging` False (no learner) saves looking for answers to compare."""
+        self.healthy = True
+        """False while the last attempt to write has failed."""
+        self.dropped = 0
+        """Records that were left out because the queue was full or the database refused them for good."""
+        self.written = 0
+        self._engine, self._limit, self._flush = engine, queue, flush_seconds
+        self._compare, self._judging = compare, judging
+        self._queue: deque[Item] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="foretaste-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Records in the queue."""
+        return len(self._queue)
+
+    def put(self, item: Exchange | LateAnswer) -> bool:
+        """Have a record written soon; False if it is left out because too many wait."""
+        if len(self._queue) >= self._limit:
+            self.dropped += 1
+            return False
+        self._queue.append(item)
+        return True
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Run `job` in the next transaction, after all that was put before; the future resolves once it is on disk."""
+        future: Future[Any] = Future()
+        if self._stopping or len(self._queue) >= 2 * self._limit:
+            future.set_exception(DeployError("The store does not keep up; try again later."))
+            return future
+        self._queue.append(_Durable(job, future))
+        self._wake.set()
+        return future
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Write what waits and end the thread; gives up on a database that fails."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(self._flush)
+            self._wake.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                if not self._commit(batch):
+                    break
+            if self._stopping and (not self._queue or not self.healthy):
+                return
+
+    def _commit(self, batch: list[Item]) -> bool:
+        """Write a batch; on a failing database put the records back in front and return False."""
+        try:
+            with writing(self._engine) as connection:
+                answers = self._write(connection, batch)
+        except Exception as error:  # the thread must outlive whatever a database driver raises
+            return self._failed(batch, error)
+        self.healthy = True
+        self.written += len(batch)
+        for future, result in answers:
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        return True
+
+    def _write(self, connection: Connection, batch: list[Item]) -> list[tuple[Future[Any], Any]]:
+        """Write in the order of arrival, neighbours of a kind together; return what the waiting callers get."""
+        results: list[tuple[Future[Any], Any]] = []
+        for kind, items in _groups(batch):
+            if kind is Exchange:
+                exchanges = [item for item in items if isinstance(item, Exchange)]
+                store.write_exchanges(connection, exchanges)
+                self._judge(connection, [item.id for item in exchanges])
+            elif kind is LateAnswer:
+                late = [item for item in items if isinstance(item, LateAnswer)]
+                store.write_late(connection, late)
+                self._judge(connection, [item.request for item in late])
+            else:
+                for item in items:
+                    assert isinstance(item, _Durable)
+                    try:
+                        results.append((item.future, item.job(connection)))
+                    except store.FeedbackRefused as refused:  # refused before anything of it was written
+                        results.append((item.future, refused))
+        return results
+
+    def _judge(self, connection: Connection, ids: list[str]) -> None:
+        if self._judging:
+            store.number_judged(connection, ids)
+            store.judge(connection, ids, self._compare)
+
+    def _failed(self, batch: list[Item], error: Exception) -> bool:
+        """Refuse what is waited for; keep the records, unless the database works and one of them is to blame."""
+        self.healthy = False
+        for item in batch:
+            if isinstance(item, _Durable):
+                item.future.set_exception(_as_deploy_error(error))
+        records = [item for item in batch if not isinstance(item, _Durable)]
+        cause = error.__cause__ or error
+        if isinstance(cause, exc.DataError | exc.IntegrityError | exc.StatementError) and not isinstance(
+            cause, exc.OperationalError | exc.InterfaceError
+        ):
+            if len(batch) == 1:
+                self.dropped += len(records)
+                logger.error("The store refuses a record, which was left out: %s", type(cause).__name__)
+            else:
+                for record in records:
+                    self._commit([record])
+            return True
+        logger.error("The store cannot be written, %d records wait: %s", len(self._queue), _as_deploy_error(error))
+        self._queue.extendleft(reversed(records))
+        time.sleep(0 if self._stopping else RETRY_SECONDS)
+        return False
+
+
+def _groups(batch: list[Item]) -> Iterator[tuple[type, list[Item]]]:
+    """Yield neighbours of the same kind together."""
+    group: list[Item] = []
+    for item in batch:
+        if group and type(item) is not type(group[0]):
+            yield type(group[0]), group
+            group = []
+        group.append(item)
+    if group:
+        yield type(group[0]), group
+
+
+def _as_deploy_error(error: Exception) -> DeployError:
+    return (
+        error if isinstance(error, DeployError) else DeployError(f"The store cannot be written: {type(error).__name__}")
+    )
