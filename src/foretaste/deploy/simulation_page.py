@@ -9,16 +9,16 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from foretaste.deploy.simulate import Row, SimulationResult, cost_saved, served_error
+from foretaste.deploy.simulation_result import Row, SimulationResult, cost_saved, served_error
 from foretaste.lab.charts import Series, line_chart
 from foretaste.statistics import exact_interval
 
 WINDOW = 500
 """Requests that one point of the charts is the mean of."""
 
-_STYLE = """body{font-family:system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#111;line-height:1.45}
-table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #e5e7eb;padding:.3rem .5rem;text-align:left;
-vertical-align:top}td:first-child{white-space:nowrap}svg{width:100%;height:auto}.wide{overflow-x:auto}"""
+_STYLE = """body{font-family:system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#111;
+line-height:1.45}table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #e5e7eb;padding:.3rem .5rem;
+text-align:left;vertical-align:top}td:first-child{white-space:nowrap}svg{width:100%;height:auto}.wide{overflow-x:auto}"""
 
 
 def write_page(result: SimulationResult, path: str | Path) -> Path:
@@ -44,9 +44,10 @@ def page(result: SimulationResult) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Simulated deployment</title>'
         f"<style>{_STYLE}</style></head><body><h1>A learner takes over what it can do</h1>"
-        f"<p>{config.requests:,} simulated requests, change midway: {config.change}. The learner is {config.model.name}, "
-        f"the incumbent is right {config.incumbent_accuracy:.0%} of the time, seed {config.seed}. Promise: at most "
-        f"{alpha:.0%} of the learner's served answers are wrong.</p><table>{summary}</table>{charts}"
+        f"<p>{config.requests:,} simulated requests, change midway: {config.change}. The learner is "
+        f"{config.model.name}, the incumbent is right {config.incumbent_accuracy:.0%} of the time, seed {config.seed}. "
+        f"Promise: at most {alpha:.0%} of the learner's served answers are wrong.</p>"
+        f"<table>{summary}</table>{charts}"
         "<h2>What happened</h2><div class='wide'><table><tr><th>request</th><th>event</th><th>why</th></tr>"
         f"{events or '<tr><td colspan=3>nothing was decided</td></tr>'}</table></div></body></html>\n"
     )
