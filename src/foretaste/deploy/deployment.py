@@ -20,7 +20,7 @@ from foretaste.deploy.evidence import learner_tokens_since
 from foretaste.deploy.gatekeeper import Gatekeeper
 from foretaste.deploy.harm import harm_rule
 from foretaste.deploy.judging import comparator, load_function, verifier
-from foretaste.deploy.kill import KillSwitch
+from foretaste.deploy.kill import PID_FILE, KillSwitch
 from foretaste.deploy.learner import Learner, ScriptedLearner
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.metrics import Metrics
@@ -35,7 +35,6 @@ from foretaste.errors import DeployError
 logger = logging.getLogger(__name__)
 
 DAY_SECONDS = 86_400.0
-PID_FILE = "server.pid"
 SHARED = frozenset({"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "top_p", "seed", "user"})
 
 

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from foretaste.errors import DeployError
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 SIGNAL = signal.SIGUSR1
+KILL_FILE = "KILL"
+PID_FILE = "server.pid"
 
 
 def block_signal() -> None:
@@ -69,3 +76,40 @@ class KillSwitch:
         while not self._stop.is_set():
             if signal.sigtimedwait({SIGNAL}, 1.0) is not None:
                 self.kill(f"the signal {SIGNAL.name} came")
+
+
+def pull(config: Path) -> str:
+    """Take the learner out by file and by signal, without store or network; say what was done.
+
+    Reads of the settings only what it needs, so that nothing else in them can stand in the way.
+    Raises: DeployError if neither could be done.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = {}
+    folder = config.parent.resolve()
+    file = folder / str(values.get("server", {}).get("kill_file", KILL_FILE))
+    url = str(values.get("store", {}).get("url", "deployment"))
+    done: list[str] = []
+    with contextlib.suppress(OSError):  # a full disk must not stop the signal
+        file.touch()
+        done.append(f"the file {file.name} is there")
+    pid = running(folder / ("deployment" if "://" in url else url) / PID_FILE)
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            os.kill(pid, SIGNAL)
+            done.append(f"the server ({pid}) has been told")
+    if not done:
+        raise DeployError(f"Neither could {str(file)!r} be made nor does a server run; end its process yourself")
+    return f"Killed: {', '.join(done)}. Lift it with: foretaste deploy kill --lift"
+
+
+def running(file: Path) -> int | None:
+    """Return the process id in a file if that process runs."""
+    try:
+        pid = int(file.read_text(encoding="utf-8"))
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid

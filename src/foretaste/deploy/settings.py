@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from foretaste.config import load_recipe
+from foretaste.deploy.kill import KILL_FILE
 from foretaste.deploy.stages import StageConfig
 from foretaste.errors import ConfigError
 
@@ -32,7 +33,7 @@ class ServerConfig:
     """A request whose body has not arrived by then is refused with 408."""
     requests_per_minute: int = 6000
     """Of one key; a tenth of it may come at once."""
-    kill_file: str = "KILL"
+    kill_file: str = KILL_FILE
     """While this file exists beside the configuration the learner is out of everything."""
 
 

@@ -1,0 +1,69 @@
+"""`foretaste serve`: run a deployment's server until Ctrl-C."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from foretaste.commands.arguments import parse
+from foretaste.errors import DeployError, ForetasteError
+
+EXAMPLES = """\
+  foretaste deploy init deploy.toml
+  foretaste serve deploy.toml
+  foretaste serve deploy.toml --port 9000"""
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """Serve an OpenAI-compatible endpoint: the incumbent answers, the learner learns beside it.
+
+    The first start makes an admin's and a user's key and prints them once. Next: foretaste deploy --help
+    """
+
+    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = "deploy.toml"
+    """The deployment's settings."""
+    host: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Listen here in place of server.host."""
+    port: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Listen on this port in place of server.port."""
+
+
+def run(arguments: list[str]) -> int:
+    """Start the server; the exit code is 1 if it could not listen."""
+    given = parse(ServeArguments, arguments, command="serve", examples=EXAMPLES)
+    try:
+        import starlette  # noqa: F401 (a missing extra is told before anything is read)
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ForetasteError(f"Serving needs {error.name}. Install it: pip install 'foretaste[deploy]'") from error
+    import dataclasses
+    import logging
+
+    from foretaste.deploy import settings
+    from foretaste.deploy.deployment import make_first_keys
+    from foretaste.deploy.kill import block_signal
+    from foretaste.deploy.server import App, server_of
+
+    file = Path(given.config)
+    config = settings.load(file)
+    listening = {name: value for name, value in (("host", given.host), ("port", given.port)) if value is not None}
+    config = dataclasses.replace(config, server=dataclasses.replace(config.server, **listening))
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    block_signal()
+    app = App(config, file.parent.resolve(), with_signal=True)
+    for scope, secret in make_first_keys(app.deployment).items():
+        print(f"{scope} key, shown only now: {secret}")
+    address = f"http://{config.server.host}:{config.server.port}"
+    print(f"Serving {config.name} at {address}/v1 (admin page: {address}/admin). Ctrl-C ends it.", flush=True)
+    server = server_of(app)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return 0
+    except SystemExit as error:  # uvicorn's way to say that it cannot listen
+        raise DeployError(f"Cannot listen at {address}; is something else there? Take another --port") from error
+    return 0 if server.started else 1

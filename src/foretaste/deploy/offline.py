@@ -1,0 +1,194 @@
+"""A deployment's store without its server: what the command line does. A running server notices within a second."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from foretaste.deploy import audit, keys, operator, settings, state
+from foretaste.deploy.database import open_engine, reading, writing
+from foretaste.deploy.deployment import files_folder, store_url
+from foretaste.deploy.figures import of_store
+from foretaste.deploy.kill import PID_FILE, running
+from foretaste.deploy.settings import DeployConfig
+from foretaste.deploy.state import State
+from foretaste.deploy.store import add_checkpoint
+from foretaste.deploy.tables import answers, feedback, requests
+from foretaste.errors import DeployError, unknown
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+CAPS: dict[str, Any] = {
+    "share_ceiling": float,
+    "tokens_per_day": int,
+    "harm_budget": float,
+    "may_serve": bool,
+    "may_shadow": bool,
+    "may_learn": bool,
+}
+"""What `foretaste deploy cap` sets, and its type."""
+
+
+class Offline:
+    """An open store, with the key of its audit log; use `Offline.open`."""
+
+    def __init__(self, config: DeployConfig, folder: Path, engine: Engine, key: bytes) -> None:
+        self.config, self.folder, self.engine, self.key = config, folder, engine, key
+        self.actor = f"person:{_person()}"
+
+    @classmethod
+    def open(cls, path: Path) -> Offline:
+        """Open the deployment whose settings are in `path`; a new store is made if there is none.
+
+        Raises: ConfigError or DeployError.
+        """
+        config, folder = settings.load(path), path.parent.resolve()
+        engine = open_engine(store_url(config, folder))
+        try:
+            key = audit.load_key(files_folder(config, folder), create=True)
+            state.begin(engine, key, config)
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(config, folder, engine, key)
+
+    def __enter__(self) -> Offline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.dispose()
+
+    def act(self, name: str) -> State:
+        """Hold, release, promote, roll back, or record a kill."""
+        return operator.act_on_store(self.engine, self.key, self.config, name, self.actor)
+
+    def lift(self) -> None:
+        """Take the kill file away and let the learner in again."""
+        (self.folder / self.config.server.kill_file).unlink(missing_ok=True)
+        state.change(self.engine, self.key, "lift", self.actor, {"killed": False}, "a person lifted the kill switch")
+
+    def cap(self, name: str, text: str) -> Any:
+        """Set a cap or permission.
+
+        Raises: DeployError for an unknown name or a value of another kind.
+        """
+        if name not in CAPS:
+            raise DeployError(unknown("cap", name, CAPS))
+        kind = CAPS[name]
+        words = {"true": True, "yes": True, "false": False, "no": False}
+        try:
+            value = words[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError) as error:
+            accepted = "true or false" if kind is bool else "a number"
+            raise DeployError(f"{name} = {text!r} cannot be used; accepted: {accepted}") from error
+        state.change(self.engine, self.key, "cap", self.actor, {name: value}, "a person set it")
+        return value
+
+    def try_checkpoint(self, folder: Path) -> str:
+        """Write down a checkpoint to be tried in shadow; return its content id.
+
+        Raises: ModelError if the folder is no checkpoint.
+        """
+        from foretaste.models import checkpoint
+
+        card = checkpoint.read(folder)
+        identity = checkpoint.content_id(folder)
+        with writing(self.engine) as connection:
+            parent = card.parents[0] if card.parents else None
+            add_checkpoint(connection, identity, str(folder.resolve()), parent, {"by": self.actor})
+            audit.append(connection, self.key, "try", self.actor, {"checkpoint": identity, "path": str(folder)})
+        return identity
+
+    def all_keys(self) -> list[keys.Key]:
+        """Return all keys."""
+        with reading(self.engine) as connection:
+            return keys.listed(connection)
+
+    def create_key(self, name: str, scope: str) -> tuple[keys.Key, str]:
+        """Make a key; return it with its secret."""
+        with writing(self.engine) as connection:
+            return keys.create(connection, self.key, name, scope, actor=self.actor)
+
+    def revoke_key(self, identity: str) -> keys.Key:
+        """Make a key useless."""
+        with writing(self.engine) as connection:
+            return keys.revoke(connection, self.key, identity, actor=self.actor)
+
+    def status(self) -> list[str]:
+        """Return lines that say what the deployment does now."""
+        now = state.load(self.engine)
+        with reading(self.engine) as connection:
+            found = of_store(connection, self.config.takeover.correct_from)
+        pid = running(files_folder(self.config, self.folder) / PID_FILE)
+        served, silent = (_words_of(found[name]) for name in ("served", "silent"))
+        reason = (now.threshold or {}).get("reason", "not calibrated yet")
+        flags = [word for word, on in (("KILLED", now.killed), ("held", now.held)) if on]
+        off = [name for name in ("may_serve", "may_shadow", "may_learn") if not getattr(now, name)]
+        share = found["served_share"]
+        return [
+            f"{self.config.name}: {'no server runs' if pid is None else 'running'}{''.join(f', {flag}' for flag in flags)}",
+            f"stage        {now.stage}, share {now.share:.0%} (ceiling {now.share_ceiling:.0%})",
+            f"checkpoint   {(now.checkpoint or 'none')[:12]}; accepted {(now.accepted or 'none')[:12]}; "
+            f"candidate {(now.candidate or 'none')[:12]}",
+            f"threshold    {reason}",
+            f"requests     {found['requests']}; the learner answered "
+            f"{'not measured' if share is None else f'{share:.1%}'} of the newest {found['window']}",
+            f"success      served {served}; silent {silent}",
+            f"caps         {now.tokens_per_day} tokens a day, harm budget {now.harm_budget:g}"
+            + (f"; not permitted: {', '.join(off)}" if off else ""),
+        ]
+
+    def export(self, path: Path) -> int:
+        """Write all requests with their answers and feedback as JSON lines; return how many.
+
+        The file holds prompts and answers; the owner alone may read it. Raises: DeployError if the file is there already or cannot be written.
+        """
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise DeployError(f"Cannot write {str(path)!r}: {error.strerror}. Name another file") from error
+        count = 0
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file, reading(self.engine) as connection:
+            last, rows = 0, True
+            while rows:
+                query = sa.select(requests).where(requests.c.number > last).order_by(requests.c.number).limit(500)
+                rows = list(connection.execute(query))
+                ids = [row.id for row in rows]
+                related = {
+                    name: _by_request(connection, table, ids)
+                    for name, table in (("answers", answers), ("feedback", feedback))
+                }
+                for row in rows:
+                    more = {name: found.get(row.id, []) for name, found in related.items()}
+                    file.write(json.dumps({**row._asdict(), **more}) + "\n")
+                    last, count = row.number, count + 1
+        return count
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
+def _by_request(connection: Any, table: sa.Table, ids: list[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in connection.execute(sa.select(table).where(table.c.request.in_(ids)).order_by(table.c.number)):
+        found.setdefault(row.request, []).append(row._asdict())
+    return found
+
+
+def _words_of(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not measured"
+    return f"{found['mean']:.1%} [{found['low']:.1%}, {found['high']:.1%}] of {found['n']}"
