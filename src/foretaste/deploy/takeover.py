@@ -11,7 +11,7 @@ fixed sequence from strict to lax; the idea of an upper bound on a risk, met by 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -130,7 +130,7 @@ def choose_threshold(
     candidates = _candidates(values_N, wrong_N, least, grid)
     found = _laxest(candidates, alpha, delta, starts)
     if found is None:
-        return _none_yet(candidates, n, alpha, delta / starts)
+        return _none_yet(candidates, n, alpha, delta / STARTS)
     best, level = found
     bound = error_bound(best.wrong, best.served, level)
     share = best.served / n
@@ -174,9 +174,9 @@ def promising(values: Sequence[float], correct: Sequence[bool], *, alpha: float)
 def worth_waiting(threshold: Threshold, looks: int) -> bool:
     """Return whether a checkpoint without a threshold should go on collecting answers, rather than a newer one.
 
-    It should if about as many answers again would do, and it has not been looked at `MOST_LOOKS` times.
+    It should if at most twice as many further answers would do, and it has not been looked at `MOST_LOOKS` times.
     """
-    return threshold.needed is not None and threshold.needed <= threshold.n and looks < MOST_LOOKS
+    return threshold.needed is not None and threshold.needed <= 2 * threshold.n and looks < MOST_LOOKS
 
 
 def least_answers(alpha: float, delta: float) -> int:
@@ -228,11 +228,13 @@ def _candidates(
 def _laxest(candidates: Sequence[Candidate], alpha: float, delta: float, starts: int) -> tuple[Candidate, float] | None:
     """Return the last rejected candidate and the level it was rejected at, by the fallback procedure."""
     begins = {round(start * len(candidates) / starts) for start in range(starts)}
+    _, served_K, wrong_K = (np.array(column) for column in zip(*candidates, strict=True)) if candidates else ([],) * 3
+    p_values = np.asarray(binom.cdf(wrong_K, served_K, alpha))
     found: tuple[Candidate, float] | None = None
     level = 0.0
     for index, candidate in enumerate(candidates):
         level += delta / len(begins) if index in begins else 0.0
-        if level > 0 and binom.cdf(candidate.wrong, candidate.served, alpha) <= level:
+        if p_values[index] <= level:
             found = (candidate, level)
         else:
             level = 0.0
@@ -243,10 +245,10 @@ def _none_yet(candidates: Sequence[Candidate], n: int, alpha: float, level: floa
     """Say how far away the nearest threshold is."""
     if not candidates:
         return Threshold(None, 0.0, 1.0, n, None, "no threshold of the given grid serves enough answers to be tested")
-    factors = [factor for one in candidates if (factor := _factor(one, alpha, level)) is not None]
+    factors = _factors(candidates, alpha, level)
     best = min(candidates, key=lambda one: one.wrong / one.served)
     at_best = f"at its surest, {best.wrong} of {best.served} judged answers were wrong"
-    if not factors:
+    if not len(factors):
         reason = f"no threshold keeps the error at {alpha:.0%}: {at_best}; the learner has to become better first"
         return Threshold(None, 0.0, 1.0, n, None, reason)
     needed = max(1, math.ceil((min(factors) - 1) * n))
@@ -254,19 +256,10 @@ def _none_yet(candidates: Sequence[Candidate], n: int, alpha: float, level: floa
     return Threshold(None, 0.0, 1.0, n, needed, reason)
 
 
-def _factor(candidate: Candidate, alpha: float, level: float) -> float | None:
-    """Return how many times the answers a candidate would need, at its present share of wrong ones; None: too many."""
-
-    def enough(factor: float) -> bool:
-        served = candidate.served * factor
-        return bool(binom.cdf(math.floor(candidate.wrong * factor), math.floor(served), alpha) <= level)
-
-    return _bisect(enough) if enough(_MOST_FACTOR) else None
-
-
-def _bisect(enough: Callable[[float], bool]) -> float:
-    low, high = 1.0, _MOST_FACTOR
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+def _factors(candidates: Sequence[Candidate], alpha: float, level: float) -> NDArray[np.float64]:
+    """Return how many times the answers there are would do for some candidate, at its present share of wrong ones."""
+    candidates = sorted(candidates, key=lambda one: one.wrong / one.served)[:8]
+    factors = np.geomspace(1.0, _MOST_FACTOR, 100)
+    served_KF = np.floor(np.outer([one.served for one in candidates], factors))
+    wrong_KF = np.ceil(np.outer([one.wrong for one in candidates], factors))
+    return factors[(binom.cdf(wrong_KF, served_KF, alpha) <= level).any(axis=0)]
