@@ -40,7 +40,8 @@ def test_the_official_client_works_unchanged(kit: Any, incumbent: Any, tmp_path:
     with kit.serve(kit.config_for(incumbent.url), tmp_path) as running:
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.secrets["user"]) as client:
             found = client.chat.completions.create(model="big", messages=[{"role": "user", "content": "41"}])
-            assert (found.choices[0].message.content, found.id) == ("42", "chatcmpl-up1")
+            assert found.choices[0].message.content == "42"
+            assert found.id.startswith("chatcmpl-up")
             stream = client.chat.completions.create(
                 model="big", messages=[{"role": "user", "content": "99"}], stream=True
             )
