@@ -93,12 +93,16 @@ def test_every_shape_is_decoded_quickly_too(kind: str) -> None:
     assert FastDecoder.supports(model, 512)
     made = sequences(20)
     decoder = FastDecoder(model)
-    decoder.begin(made[0].tokens[:20])
+    decoder.begin()
+    decoder.admit()
+    decoder.extend([made[0].tokens[:20]])
     for _ in made:
-        decoder.admit(True)
-    logits_BV, values_B = decoder.extend([list(s.tokens[20:-1]) for s in made])
+        decoder.admit(0, 20)
+    decoder.drop(0)
+    order = [made[-1], *made[:-1]]
+    logits_BV, values_B = decoder.extend([list(s.tokens[20:-1]) for s in order])
     with torch.no_grad():
-        for row, sequence in enumerate(made):
+        for row, sequence in enumerate(order):
             logprob = plainly(model, sequence)[0][-1], plainly(model, sequence)[2][-1]
             torch.testing.assert_close(
                 logits_BV[row].log_softmax(-1)[sequence.tokens[-1]], logprob[0], atol=2e-5, rtol=1e-5

@@ -192,6 +192,60 @@ def test_a_later_prompt_without_the_shared_prefix_is_sampled_too(tower: ActorCri
     )
 
 
+def fed(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the tokens of each pass."""
+    counts: list[int] = []
+    extend = sampler._decoder.extend
+
+    def counted(tokens: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        counts.append(sum(map(len, tokens)))
+        return extend(tokens)
+
+    monkeypatch.setattr(sampler._decoder, "extend", counted)
+    return counts
+
+
+@BOTH
+def test_the_prompt_of_a_group_is_read_once(tower: ActorCritic, plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [[*range(100, 112), *range(200 + 50 * group, 215 + 50 * group)] for group in range(2)]
+    made = [Conversation(str(i), [], sample_seed=i) for i in range(8)]
+    for index, conversation in enumerate(made):
+        conversation.tokens = list(prompts[index // 4])
+    sampler = Sampler(tower, SamplingConfig(max_new_tokens=4), plain=plain)
+    counts = fed(sampler, monkeypatch)
+    actions = sampler.act(made)
+    assert counts == [27, 1 + 3 + 15, 4 + 4, 4 + 4, 3 + 4, 3]
+    masks = [[i >= len(prompts[k // 4]) for i in range(len(c.tokens))] for k, c in enumerate(made)]
+    sequences = [TokenSequence(c.tokens, mask) for c, mask in zip(made, masks, strict=True)]
+    evaluation = tower.evaluate(sequences)
+    sampled = torch.tensor([x for action in actions for x in action.logprobs])
+    torch.testing.assert_close(sampled, evaluation.logprobs_N.detach(), atol=2e-5, rtol=0)
+
+
+@BOTH
+def test_one_that_arrives_later_goes_on_from_a_row_that_is_leaving(
+    tower: ActorCritic, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [one] = conversations(tower, 1)
+    made = [Conversation(str(i), [], sample_seed=i) for i in range(3)]
+    for conversation in made:
+        conversation.tokens = list(one.tokens)
+    sampler = Sampler(tower, SamplingConfig(max_new_tokens=2, concurrent=1), plain=plain)
+    counts = fed(sampler, monkeypatch)
+    sampler.act(made)
+    assert counts == [len(one.tokens), 1, 1, 1, 1, 1]
+
+
+def test_a_limit_may_differ_from_conversation_to_conversation(tower: ActorCritic) -> None:
+    class Growing(Sampler):
+        def limit(self, conversation: Conversation) -> int:
+            return 2 + int(conversation.key)
+
+    tower.template.end_ids = frozenset()
+    actions = Growing(tower, SamplingConfig(max_new_tokens=1)).act(conversations(tower, 3))
+    assert [len(action.tokens) for action in actions] == [2, 3, 4]
+
+
 @pytest.mark.parametrize("tokens", [[], [5] * 40])
 def test_a_prompt_that_leaves_no_room_is_refused(tower: ActorCritic, tokens: list[int]) -> None:
     conversation = Conversation("x", [])

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 class Decoder(Protocol):
     """Live rows of growing contexts. Every call of `extend` feeds every live row."""
 
-    def begin(self, prefix: Sequence[int]) -> None:
-        """Forget all rows, take up changed weights, and compute the prefix that rows may share."""
+    def begin(self) -> None:
+        """Forget all rows, and take up changed weights."""
         ...
 
-    def admit(self, shares_prefix: bool) -> None:
-        """Add a row after the last, empty or already holding the shared prefix."""
+    def admit(self, source: int | None = None, shared: int = 0) -> None:
+        """Add a row after the last. Its context starts with the first `shared` tokens of row `source`'s."""
         ...
 
     def extend(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -48,54 +48,31 @@ class PlainDecoder:
     def __init__(self, model: ActorCritic) -> None:
         """Nothing is copied; changed weights are seen at once."""
         self.model = model
-        self.begin([])
+        self.begin()
 
     @torch.no_grad()
-    def begin(self, prefix: Sequence[int]) -> None:
+    def begin(self) -> None:
         """See `Decoder`."""
-        self._caches: list[Any] = []
-        self._mask_BT = torch.zeros(0, 0, dtype=torch.long, device=self.model.device)
-        self._prefix: list[list[tuple[Tensor, Tensor]]] = []
-        self._prefix_length = len(prefix)
-        self._empty()
-        if prefix:
-            self._mask_BT = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
-            self.extend([list(prefix)])
-            self._prefix = [[(layer.keys, layer.values) for layer in cache.layers] for cache in self._caches]
-            self._empty()
-
-    def _empty(self) -> None:
         from transformers import DynamicCache
 
-        self._caches = [DynamicCache(), DynamicCache()]
+        self._caches: list[Any] = [DynamicCache(), DynamicCache()]
         self._mask_BT = torch.zeros(0, 0, dtype=torch.long, device=self.model.device)
 
     @torch.no_grad()
-    def admit(self, shares_prefix: bool) -> None:
-        """See `Decoder`."""
-        held = self._prefix_length if shares_prefix else 0
-        slots = max(self._mask_BT.shape[1], held)
-        device = self.model.device
-        for index, cache in enumerate(self._caches):
-            for number, layer in enumerate(cache.layers):
-                self._admit_layer(layer, self._prefix[index][number] if held else None, slots)
-            if not cache.layers and held:
-                for number, (keys, values) in enumerate(self._prefix[index]):
-                    cache.update(keys, values, number)
-        mask_BT = torch.nn.functional.pad(self._mask_BT, (slots - self._mask_BT.shape[1], 0))
-        row = (torch.arange(slots, device=device) >= slots - held).long()[None]
-        self._mask_BT = torch.cat([mask_BT, row])
-
-    @staticmethod
-    def _admit_layer(layer: Any, prefix: tuple[Tensor, Tensor] | None, slots: int) -> None:
-        for name, held in zip(("keys", "values"), prefix or (None, None), strict=True):
-            old = getattr(layer, name)
-            old = torch.nn.functional.pad(old, (0, 0, slots - old.shape[2], 0))
-            row = torch.zeros_like(old[:1]) if held is None and len(old) else held
-            if row is None:
-                row = old.new_zeros(1, *old.shape[1:])
-            row = torch.nn.functional.pad(row, (0, 0, slots - row.shape[2], 0))
-            setattr(layer, name, torch.cat([old, row]))
+    def admit(self, source: int | None = None, shared: int = 0) -> None:
+        """See `Decoder`. What is shared is copied."""
+        slots = self._mask_BT.shape[1]
+        row = torch.arange(slots, device=self.model.device) >= slots - shared
+        held = 0 if source is None else int(self._mask_BT[source].sum())
+        self._mask_BT = torch.cat([self._mask_BT, row.long()[None]])
+        for layer in (layer for cache in self._caches for layer in cache.layers):
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                new = old.new_zeros(1, *old.shape[1:])
+                if source is not None and shared:
+                    at = slots - held
+                    new[:, :, slots - shared :] = old[source, :, at : at + shared]
+                setattr(layer, name, torch.cat([old, new]))
 
     @torch.no_grad()
     def extend(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from foretaste.errors import ModelError
-from foretaste.models import kernels
+from foretaste.models import decode_kernels, kernels
 
 BLOCK = 256
 LONGEST = 4096 * BLOCK
@@ -46,7 +46,7 @@ def draw(logits_BV: Tensor, temperature: float, uniforms_B: Tensor) -> tuple[Ten
     Raises: ModelError for logits without a finite sum of weights.
     """
     if temperature > 0.0 and kernels.available(logits_BV.dtype, logits_BV.device) and logits_BV.shape[1] <= LONGEST:
-        tokens_B, logprobs_B = kernels.draw(logits_BV, uniforms_B, temperature)
+        tokens_B, logprobs_B = decode_kernels.draw(logits_BV, uniforms_B, temperature)
     else:
         tokens_B, logprobs_B = _draw_in_chunks(logits_BV, temperature, uniforms_B)
     if not bool(torch.isfinite(logprobs_B).all()):

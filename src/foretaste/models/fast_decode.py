@@ -1,61 +1,47 @@
-"""The quick decode path, for decoders of the Llama, Mistral, Qwen2 and Qwen3 shape.
+"""The quick decode path, for decoders of the Llama, Mistral, Qwen2 and Qwen3 shape on a CPU.
 
 Same numbers as the plain path up to rounding, less work around them: tokens of all rows form one flat
 batch without padding; query, key and value weights are one matrix, gate and up another, packed for the
-matrix unit; keys and values sit in slots that never move; the shared prefix is stored once and attended
-to by all rows at once, and joined with the row's own part through their log-sum-exps (as in
-FlashAttention, Dao et al. 2022, and Hydragen, Juravsky et al. 2024).
+matrix unit; what contexts share is read and stored once (`fast_cache.py`); attention looks at the slots that a
+row has and at no others (`decode_kernels.py`).
 
-Shape letters: B rows, N tokens of a pass over all rows, L prefilled tokens of a row, S slots, P prefix,
-K key heads, G query heads per key head, D head size.
+Shape letters: B rows, N tokens of a pass over several rows, D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from foretaste.models.fast_layers import FastLayer, Matrix, attend, fast_layers, join, rms_norm, supported, swiglu
+from foretaste.models import decode_kernels, kernels
+from foretaste.models.decode_kernels import rms_norm_rows as rms_norm
+from foretaste.models.decode_kernels import swiglu_rows as swiglu
+from foretaste.models.fast_cache import Cache
+from foretaste.models.fast_layers import FastLayer, Matrix, fast_layers, supported
 
 if TYPE_CHECKING:
     from foretaste.models.actor_critic import ActorCritic
 
-SLOT_STEP = 64
-"""Slots are added in steps of at least this many."""
+PASS_TOKENS = 1024
+"""Tokens of a pass; more are read in several, whose arrays stay within the processor's caches."""
 
 
 class _Pass(NamedTuple):
     """Where the tokens of one pass go; the same for every layer."""
 
-    rows_N: Tensor
-    slots_N: Tensor
-    cos_N1D: Tensor
-    sin_N1D: Tensor
-    """Its first half negated: x * cos + roll(x) * sin is the rotation."""
+    ids_N: Tensor
+    places: tuple[Tensor, Tensor]
+    """Cache row and slot of each token, N and N."""
+    tree: tuple[Tensor, Tensor]
+    cos: Tensor
+    sin: Tensor
+    """N x D/2."""
+    all_N: Tensor
     last_B: Tensor
-    """Index among the N tokens of each row's last."""
-    mask_B1GS: Tensor
-    unshared_B: Tensor | None
-    """-inf on rows that do not share the prefix, else 0; None without a prefix."""
-    prefill: _Prefill | None
-
-
-class _Prefill(NamedTuple):
-    """The rows that got several tokens; their last ones are attended to with everybody's."""
-
-    rows_R: Tensor
-    index_RL: Tensor
-    """Which of the N tokens; padded with the row's first."""
-    flat_M: Tensor
-    """The real ones among R x L."""
-    tokens_M: Tensor
-    """The same among the N tokens."""
-    mask_R1QS: Tensor
-    """Q = G x L queries."""
-    unshared_R: Tensor | None
+    """Indices among the N tokens: all, and each row's last."""
 
 
 class FastDecoder:
@@ -64,207 +50,102 @@ class FastDecoder:
     @staticmethod
     def supports(model: ActorCritic, max_context: int) -> bool:
         """True if policy and critic have a shape that this path computes."""
-        return supported(model.decoder, max_context) and supported(model.critic.decoder, max_context)
+        weight = model.decoder.get_input_embeddings().weight
+        decoders = model.decoder, model.critic.decoder
+        return (
+            kernels.available(weight.dtype, weight.device)
+            and all(supported(decoder, max_context) for decoder in decoders)
+            and _head_size(model.decoder.config) <= decode_kernels.MAX_HEAD_SIZE
+        )
 
     def __init__(self, model: ActorCritic) -> None:
         """Copy the weights."""
         self.model = model
         config = model.decoder.config
-        self._heads = config.num_attention_heads
-        self._key_heads = config.num_key_value_heads
-        self._head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
+        self._head_size = _head_size(config)
         self._versions: list[int] = []
-        self._kv = torch.empty(0)
-        self.begin([])
+        layers = config.num_hidden_layers + model.critic.decoder.config.num_hidden_layers
+        self._cache = Cache(layers, self._key_heads, self._head_size)
+        self.begin()
 
     @torch.inference_mode()
-    def begin(self, prefix: Sequence[int]) -> None:
+    def begin(self) -> None:
         """See `decode.Decoder`."""
         self._refresh()
-        self._lengths: list[int] = []
-        self._shares: list[bool] = []
-        self._prefix_kv: Tensor | None = None
-        self._prefix_length = 0
-        if prefix:
-            self.admit(False)
-            self.extend([list(prefix)])
-            self._prefix_kv = self._kv[:, :1, :, : len(prefix)].clone()
-            self._prefix_length = len(prefix)
-            self._lengths, self._shares = [], []
+        self._cache.clear()
+        self._rows: list[int] = []
 
-    def admit(self, shares_prefix: bool) -> None:
+    def admit(self, source: int | None = None, shared: int = 0) -> None:
         """See `decode.Decoder`."""
-        self._lengths.append(0)
-        self._shares.append(shares_prefix)
+        self._rows.append(self._cache.open(None if source is None else self._rows[source], shared))
 
-    @torch.inference_mode()
     def drop(self, row: int) -> None:
         """See `decode.Decoder`."""
-        last = len(self._lengths) - 1
-        if row != last:
-            self._kv[:, row, :, : self._lengths[last]] = self._kv[:, last, :, : self._lengths[last]]
-            self._lengths[row], self._shares[row] = self._lengths[last], self._shares[last]
-        self._lengths.pop()
-        self._shares.pop()
+        self._cache.close(self._rows[row])
+        self._rows[row] = self._rows[-1]
+        self._rows.pop()
 
     @torch.inference_mode()
     def extend(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """See `decode.Decoder`."""
-        model, critic = self.model, self.model.critic
-        ids_N = torch.tensor([token for appended in tokens for token in appended], device=model.device)
-        plan = self._plan([len(appended) for appended in tokens])
-        hidden, entering = model.decoder.embed_tokens(ids_N), None
+        critic = self.model.critic
+        passes = [self._pass(rows, [tokens[row] for row in rows]) for rows in _parts(tokens)]
+        hidden, seen = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        logits_BV = self._logits(rms_norm(hidden, self._trunk_norm, self._epsilon))
+        return logits_BV, critic.head.value(critic.head(rms_norm(seen, self._tower_norm, self._epsilon)))
+
+    def _pass(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Read tokens of some rows; return what comes out of the last layers of policy and critic. Shapes: BH, BH."""
+        critic, plan = self.model.critic, self._plan([self._rows[row] for row in rows], tokens)
+        hidden = self.model.decoder.embed_tokens(plan.ids_N)
+        entering = critic.decoder.embed_tokens(plan.ids_N) if critic.reads_tokens else hidden
+        depth = len(self._trunk)
         for number, layer in enumerate(self._trunk):
             if number == critic.start and not critic.reads_tokens:
                 entering = hidden
-            hidden = self._layer(layer, number, hidden, plan, last_only=number == len(self._trunk) - 1)
-        logits_BV = self._logits(rms_norm(hidden, self._trunk_norm, self._epsilon))
-        if entering is None:
-            entering = critic.decoder.embed_tokens(ids_N)
+            hidden = self._layer(layer, number, hidden, plan, last_only=number == depth - 1)
         for number, layer in enumerate(self._tower):
             last_only = number == len(self._tower) - 1
-            entering = self._layer(layer, len(self._trunk) + number, entering, plan, last_only=last_only)
-        seen = rms_norm(entering, self._tower_norm, self._epsilon)
-        return logits_BV, critic.head.value(critic.head(seen))
+            entering = self._layer(layer, depth + number, entering, plan, last_only=last_only)
+        return hidden, entering
 
     def _layer(self, layer: FastLayer, number: int, x: Tensor, plan: _Pass, *, last_only: bool) -> Tensor:
         """Run one layer; with `last_only`, keys and values of all tokens, but the output of the last of each row."""
-        count, both = len(x), self._heads + self._key_heads
-        qkv = layer.qkv(rms_norm(x, layer.norm_before, self._epsilon)).view(count, -1, self._head_size)
-        queries_keys, values = qkv[:, :both], qkv[:, both:]
+        heads, key_heads = self._heads, self._key_heads
+        qkv = layer.qkv(rms_norm(x, layer.norm_before, self._epsilon)).view(len(x), -1, self._head_size)
         if layer.query_norm is not None and layer.key_norm is not None:
-            parts = queries_keys.split([self._heads, self._key_heads], dim=1)
-            normed = (
-                rms_norm(p, w, self._epsilon) for p, w in zip(parts, (layer.query_norm, layer.key_norm), strict=True)
-            )
-            queries_keys = torch.cat(list(normed), dim=1)
-        rolled = queries_keys.roll(self._head_size // 2, dims=-1)
-        rotated = torch.addcmul(queries_keys * plan.cos_N1D, rolled, plan.sin_N1D)
-        queries, keys = rotated[:, : self._heads], rotated[:, self._heads :]
-        keys_SK, values_SK = self._kv[2 * number], self._kv[2 * number + 1]
-        keys_SK[plan.rows_N, :, plan.slots_N] = keys
-        values_SK[plan.rows_N, :, plan.slots_N] = values
-        attended = self._attend_last(queries, number, plan)
-        if last_only:
-            x = x[plan.last_B] if plan.prefill is not None else x
-        elif plan.prefill is not None:
-            attended = self._attend_prefill(queries, number, plan, attended)
-        x = layer.out.add(attended.reshape(len(x), -1), x)
+            qkv[:, :heads] = rms_norm(qkv[:, :heads], layer.query_norm, self._epsilon)
+            keys = qkv[:, heads : heads + key_heads]
+            keys.copy_(rms_norm(keys, layer.key_norm, self._epsilon))
+        keys, values = self._cache.keys[number], self._cache.values[number]
+        decode_kernels.remember(qkv, plan.cos, plan.sin, *plan.places, keys, values, heads)
+        wanted = plan.last_B if last_only else plan.all_N
+        attended = decode_kernels.attend(qkv, wanted, plan.places, plan.tree, keys, values, heads)
+        if len(wanted) < len(x):
+            x = x[wanted]
+        x = layer.out.add(attended.view(len(x), -1), x)
         gate_up = layer.gate_up(rms_norm(x, layer.norm_after, self._epsilon))
         return layer.down.add(swiglu(gate_up), x)
 
-    def _attend_last(self, queries_N: Tensor, number: int, plan: _Pass) -> Tensor:
-        """Attend with the last token of each row. Shapes: N heads D -> B heads D."""
-        rows, slots = len(plan.last_B), plan.mask_B1GS.shape[-1]
-        queries = queries_N[plan.last_B] if plan.prefill is not None else queries_N
-        queries = queries.reshape(rows, self._key_heads, -1, self._head_size)
-        keys, values = (self._kv[2 * number + i, :rows, :, :slots] for i in (0, 1))
-        out, lse = attend(queries, keys, values, plan.mask_B1GS)
-        if self._prefix_kv is not None and plan.unshared_B is not None:
-            out = self._join_prefix(queries, out, lse, number, plan.unshared_B)
-        return out.reshape(rows, self._heads, self._head_size)
-
-    def _attend_prefill(self, queries_N: Tensor, number: int, plan: _Pass, last: Tensor) -> Tensor:
-        """Attend with the other tokens of rows that got several. Shapes: N heads D, B heads D -> N heads D."""
-        fill = plan.prefill
-        assert fill is not None
-        (count, length), slots = fill.index_RL.shape, fill.mask_R1QS.shape[-1]
-        group = self._heads // self._key_heads
-        queries = queries_N[fill.index_RL].view(count, length, self._key_heads, group, self._head_size)
-        queries = queries.permute(0, 2, 3, 1, 4).reshape(count, self._key_heads, group * length, self._head_size)
-        keys, values = (self._kv[2 * number + i, :, :, :slots][fill.rows_R] for i in (0, 1))
-        out, lse = attend(queries, keys, values, fill.mask_R1QS)
-        if self._prefix_kv is not None and fill.unshared_R is not None:
-            out = self._join_prefix(queries, out, lse, number, fill.unshared_R)
-        out = out.view(count, self._key_heads, group, length, self._head_size).permute(0, 3, 1, 2, 4)
-        flat = out.reshape(count * length, self._heads, self._head_size)
-        whole = queries_N.new_empty(queries_N.shape)
-        whole[plan.last_B] = last
-        whole[fill.tokens_M] = flat[fill.flat_M]
-        return whole
-
-    def _join_prefix(self, queries: Tensor, out: Tensor, lse: Tensor, number: int, unshared: Tensor) -> Tensor:
-        """Attend to the shared prefix with all rows as one batch, and join. Shapes: B K Q D."""
-        assert self._prefix_kv is not None
-        rows, key_heads, count, size = queries.shape
-        flat = queries.transpose(0, 1).reshape(1, key_heads, rows * count, size)
-        keys, values = self._prefix_kv[2 * number], self._prefix_kv[2 * number + 1]
-        prefix_out, prefix_lse = attend(flat, keys, values, None)
-        prefix_out = prefix_out.view(key_heads, rows, count, size).transpose(0, 1)
-        prefix_lse = prefix_lse.view(key_heads, rows, count).transpose(0, 1) + unshared[:, None, None]
-        return join(prefix_out, prefix_lse, out, lse)
-
-    def _plan(self, counts: list[int]) -> _Pass:
-        """Lay out one pass and count its tokens as written."""
-        device, dtype = self.model.device, self._kv.dtype
-        before, rows = self._lengths, len(counts)
-        self._lengths = [old + count for old, count in zip(before, counts, strict=True)]
-        slots = max(self._lengths)
-        self._reserve(rows, slots)
-        counts_B = torch.tensor(counts)
-        starts_B = counts_B.cumsum(0) - counts_B
-        rows_N = torch.repeat_interleave(torch.arange(rows), counts_B)
-        slots_N = torch.arange(len(rows_N)) - starts_B[rows_N] + torch.tensor(before)[rows_N]
-        offset_B = torch.tensor(self._shares).long() * self._prefix_length
-        cos, sin = self.model.decoder.rotary_emb(self._kv, (slots_N + offset_B[rows_N])[None].to(device))
-        half = self._head_size // 2
-        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-        shut_B = torch.arange(slots) >= torch.tensor(self._lengths)[:, None]
-        mask = torch.zeros(shut_B.shape, dtype=dtype).masked_fill_(shut_B, -torch.inf)
-        group = self._heads // self._key_heads
-        unshared = torch.tensor([0.0 if shared else -torch.inf for shared in self._shares]).to(device)
-        unshared_B = unshared if self._prefix_kv is not None else None
-        return _Pass(
-            rows_N.to(device),
-            slots_N.to(device),
-            cos[0][:, None],
-            signed[0][:, None],
-            (starts_B + counts_B - 1).to(device),
-            mask[:, None, None].expand(rows, 1, group, slots).to(device),
-            unshared_B,
-            self._plan_prefill(counts_B, starts_B, torch.tensor(before), unshared_B),
-        )
-
-    def _plan_prefill(
-        self, counts_B: Tensor, starts_B: Tensor, before_B: Tensor, unshared_B: Tensor | None
-    ) -> _Prefill | None:
-        rows_R = (counts_B > 1).nonzero().squeeze(-1)
-        if not len(rows_R):
-            return None
-        device, lengths_R = self.model.device, counts_B[rows_R] - 1
-        column_L = torch.arange(int(lengths_R.max()))
-        real_RL = column_L < lengths_R[:, None]
-        column_RL = torch.where(real_RL, column_L, 0)
-        index_RL = starts_B[rows_R][:, None] + column_RL
-        slot_RL = before_B[rows_R][:, None] + column_RL
-        shut = torch.arange(int(slot_RL.max()) + 1) > slot_RL[..., None]
-        mask = torch.zeros(shut.shape, dtype=self._kv.dtype).masked_fill_(shut, -torch.inf)
-        group = self._heads // self._key_heads
-        tiled = mask[:, None, None].expand(-1, 1, group, -1, -1).reshape(len(rows_R), 1, -1, mask.shape[-1])
-        return _Prefill(
-            rows_R.to(device),
-            index_RL.to(device),
-            real_RL.flatten().nonzero().squeeze(-1).to(device),
-            index_RL[real_RL].to(device),
-            tiled.to(device),
-            None if unshared_B is None else unshared_B[rows_R.to(device)],
-        )
-
-    def _reserve(self, rows: int, slots: int) -> None:
-        """Make room; buffers are kept from run to run, since touching fresh memory is slow."""
-        layers = 2 * (len(self._trunk) + len(self._tower))
+    def _plan(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> _Pass:
+        """Lay out one pass and count its tokens as held."""
+        cache, counts = self._cache, [len(appended) for appended in tokens]
+        before, positions = [cache.own[row] for row in rows], [cache.position(row) for row in rows]
         weight = self.model.decoder.embed_tokens.weight
-        fits = self._kv.dim() == 5 and self._kv.shape[1] >= rows and self._kv.shape[3] >= slots
-        if fits and self._kv.dtype == weight.dtype and self._kv.device == weight.device:
-            return
-        old = self._kv if self._kv.dim() == 5 else None
-        have_rows, have_slots = (0, 0) if old is None else (old.shape[1], old.shape[3])
-        rows = max(rows, have_rows)
-        slots = have_slots if slots <= have_slots else -(-max(slots, have_slots * 5 // 4) // SLOT_STEP) * SLOT_STEP
-        # Zeros: a slot that was never written must not hold a NaN, which no mask would stop.
-        self._kv = weight.new_zeros(layers, rows, self._key_heads, slots, self._head_size)
-        if old is not None:
-            self._kv[:, :have_rows, :, :have_slots] = old
+        cache.append(rows, counts, weight)
+        counts_B = torch.tensor(counts)
+        last_B = counts_B.cumsum(0) - 1
+        first_B = last_B + 1 - counts_B
+        columns = torch.tensor([rows, before, positions])
+        if len(columns[0]) < int(last_B[-1]) + 1:
+            columns = columns.repeat_interleave(counts_B, dim=1)
+            columns[1:] += torch.arange(columns.shape[1]) - first_B.repeat_interleave(counts_B)
+        rows_N, slots_N, positions_N = columns.unbind()
+        half = self._head_size // 2
+        cos, sin = (x[0, :, :half].contiguous() for x in self.model.decoder.rotary_emb(weight, positions_N[None]))
+        ids_N = torch.tensor([token for appended in tokens for token in appended])
+        return _Pass(ids_N, (rows_N, slots_N), cache.tree(), cos, sin, torch.arange(len(ids_N)), last_B)
 
     def _refresh(self) -> None:
         """Copy and pack the weights if an optimiser has changed any since the last time."""
@@ -273,10 +154,26 @@ class FastDecoder:
             return
         self._versions = versions
         decoder, critic = self.model.decoder, self.model.critic.decoder
-        self._kv = self._kv if self._kv.dim() == 5 else decoder.embed_tokens.weight.new_empty(0)
         self._epsilon = decoder.config.rms_norm_eps
         self._trunk: list[FastLayer] = fast_layers(decoder)
         self._tower: list[FastLayer] = fast_layers(critic)
         self._trunk_norm, self._tower_norm = decoder.norm.weight, critic.norm.weight
         head: Any = self.model.language_model.get_output_embeddings()
         self._logits = Matrix([head])
+
+
+def _head_size(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _parts(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Part the rows so that each part has at most PASS_TOKENS tokens, or one row."""
+    part: list[int] = []
+    total = 0
+    for row, appended in enumerate(tokens):
+        if part and total + len(appended) > PASS_TOKENS:
+            yield part
+            part, total = [], 0
+        part.append(row)
+        total += len(appended)
+    yield part

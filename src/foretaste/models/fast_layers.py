@@ -1,4 +1,4 @@
-"""Weights and small kernels of the quick decode path: fused matrices, norms, attention with log-sum-exp.
+"""Weights of the quick decode path: fused matrices, packed for the matrix unit.
 
 `fast_decode.py` strings them together.
 """
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foretaste.models import kernels
 from foretaste.models.critic import decoder_layers
 
 SHAPES = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
@@ -109,39 +108,3 @@ def _packable(weight: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
-
-
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Return x / rms(x) * weight over the last dimension."""
-    if kernels.available(x.dtype, x.device):
-        return kernels.rms_norm_rows(x, weight, epsilon)
-    return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
-
-
-def swiglu(gate_up: Tensor) -> Tensor:
-    """Return silu(gate) * up, side by side in `gate_up`. Shapes: N 2I -> N I."""
-    if kernels.available(gate_up.dtype, gate_up.device):
-        return kernels.swiglu_rows(gate_up)
-    gate, up = gate_up.chunk(2, dim=-1)
-    return torch.nn.functional.silu(gate) * up
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return softmax(q k' / sqrt(D)) v and the log-sum-exp of its scores.
-
-    Shapes: B K Q D, B K S D twice, an additive B 1 Q S -> B K Q D, B K Q (float32).
-    """
-    if queries.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, 0.0, False, attn_mask=mask
-        )
-    scores = (queries.float() @ keys.float().transpose(-1, -2)) * queries.shape[-1] ** -0.5
-    scores = scores if mask is None else scores + mask
-    lse = scores.logsumexp(-1)
-    return ((scores - lse[..., None]).exp() @ values.float()).to(queries.dtype), lse
-
-
-def join(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
-    """Return the attention over the union of two disjoint sets of keys, from the attention over each."""
-    share_a = torch.sigmoid(lse_a - lse_b)[..., None]
-    return torch.lerp(out_b.float(), out_a.float(), share_a).to(out_b.dtype)

@@ -1,10 +1,10 @@
-"""Compiles and calls `kernels.c`: fused element-wise passes that PyTorch would do in many.
+"""Compiles the C kernels and calls those of training: fused element-wise passes that PyTorch would do in many.
 
 PyTorch's own element-wise operations on bfloat16 cost as much as the matrix products of a small model. The C
-file is compiled by the system's `cc` when it is first needed (two seconds, kept in the cache folder). Without a
+files are compiled by the system's `cc` when they are first needed (seconds, kept in the cache folder). Without a
 compiler `available` is False and callers take the plain path.
 
-Arrays are feature-major (see `kernels.c`); every function writes into tensors that the caller made.
+Arrays are feature-major (see `kernels_training.c`). The kernels of decoding are in `decode_kernels.py`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from torch import Tensor
 
 from foretaste.models.sources import cache_folder
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = sorted(Path(__file__).parent.glob("kernels*.[ch]"))
 SWITCH = "FORETASTE_KERNELS"
 """Environment variable; "off" takes the plain path everywhere."""
 COLUMNS = 512
-"""As in `kernels.c`."""
+"""As in `kernels.h`."""
 _FLAGS = [
     "-O3",
     "-march=native",
@@ -60,7 +60,9 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     threads = _share_openmp()
     wide = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
     flags = [*_FLAGS, *wide, *_TYPES[dtype], *(["-fopenmp"] if threads else [])]
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), flags, compiler, _processor())).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        repr(([file.read_bytes() for file in SOURCES], flags, compiler, _processor())).encode()
+    ).hexdigest()[:16]
     file = cache_folder() / "kernels" / f"{key}.so"
     try:
         if not file.exists():
@@ -74,13 +76,14 @@ def _compile(compiler: str, flags: list[str], file: Path) -> None:
     """Compile into a temporary folder and move the result, so that two processes may do it at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / "kernels.o"
+        made, library = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        whole = "".join(f'#include "{source}"\n' for source in SOURCES if source.suffix == ".c")
         steps = [flag for flag in flags if flag != "-shared"]
-        subprocess.run([compiler, *steps, "-c", str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+        command = [compiler, *steps, "-x", "c", "-c", "-", "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True, text=True, input=whole)
         # Linked without its own OpenMP: the symbols of PyTorch's are taken, so that both share one set of threads.
-        command = [compiler, "-shared", str(made), "-o", str(made.with_suffix(".so")), "-lm"]
-        subprocess.run(command, check=True, capture_output=True)
-        os.replace(made.with_suffix(".so"), file)
+        subprocess.run([compiler, "-shared", str(made), "-o", str(library), "-lm"], check=True, capture_output=True)
+        os.replace(library, file)
 
 
 def _share_openmp() -> bool:
@@ -100,8 +103,8 @@ def _processor() -> str:
     return "".join(line for line in lines[:40] if line.startswith(("model name", "flags", "Features", "CPU part")))
 
 
-def _call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel: tensors become pointers, ints int64, floats float."""
+def call(name: str, like: Tensor, *arguments: Any) -> None:
+    """Call a kernel: tensors become pointers, ints int64, floats float; `like` has the type it is compiled for."""
     loaded = library(like.dtype)
     assert loaded is not None
     getattr(loaded, name)(*map(_argument, arguments))
@@ -116,7 +119,7 @@ def _argument(value: Any) -> Any:
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """Return the normed x and 1 / rms of each column. Shapes: H M, H -> H M, M."""
     out, inverse = torch.empty_like(x), torch.empty(x.shape[1])
-    _call("rms_norm", x, x, weight, epsilon, out, inverse, *x.shape)
+    call("rms_norm", x, x, weight, epsilon, out, inverse, *x.shape)
     return out, inverse
 
 
@@ -125,27 +128,27 @@ def rms_norm_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of x (with `residual` added) and of the weight."""
     out, along = torch.empty_like(x), torch.empty(-(-x.shape[1] // COLUMNS), x.shape[0])
-    _call("rms_norm_backward", x, x, weight, inverse, gradient, residual, out, along, *x.shape)
+    call("rms_norm_backward", x, x, weight, inverse, gradient, residual, out, along, *x.shape)
     return out, along.sum(0).to(weight.dtype)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """Return silu(gate) * up. Shapes: 2I M -> I M."""
     out = gate_up.new_empty(len(gate_up) // 2, gate_up.shape[1])
-    _call("swiglu", gate_up, gate_up, out, out.numel())
+    call("swiglu", gate_up, gate_up, out, out.numel())
     return out
 
 
 def swiglu_backward(gate_up: Tensor, gradient: Tensor) -> Tensor:
     """Turn `gate_up` into its gradient; return what `swiglu` returned."""
     out = torch.empty_like(gradient)
-    _call("swiglu_backward", gate_up, gate_up, gradient, out, out.numel())
+    call("swiglu_backward", gate_up, gate_up, gradient, out, out.numel())
     return out
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
     """Rotate by the positions, in place. Shapes: heads D M, D/2 M twice."""
-    _call("rotate", x, x, cos, sin, -1.0 if back else 1.0, len(x), len(cos), cos.shape[1])
+    call("rotate", x, x, cos, sin, -1.0 if back else 1.0, len(x), len(cos), cos.shape[1])
 
 
 def softmax(prefix: Tensor, own: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -155,7 +158,7 @@ def softmax(prefix: Tensor, own: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """
     heads, batch, width, _ = own.shape
     lse, inverse = torch.empty(heads, batch * width), torch.empty(heads, batch * width)
-    _call("softmax", own, prefix, own, scale, lse, inverse, heads, prefix.shape[1], batch, width)
+    call("softmax", own, prefix, own, scale, lse, inverse, heads, prefix.shape[1], batch, width)
     return lse, inverse
 
 
@@ -165,27 +168,27 @@ def softmax_backward(
     """Turn raw scores into probabilities and gradients of probabilities into those of raw scores, in place."""
     heads, batch, width, _ = own.shape
     sizes = heads, prefix.shape[1], batch, width
-    _call("softmax_backward", own, prefix, dprefix, own, down, scale, lse, delta, *sizes)
+    call("softmax_backward", own, prefix, dprefix, own, down, scale, lse, delta, *sizes)
 
 
 def join(far: Tensor | None, near: Tensor, inverse: Tensor | None, out: Tensor) -> None:
     """Write (far + near) * inverse to `out`. Shapes: heads D BS, heads B D S, heads BS -> heads D BS (strided)."""
     heads, batch, size, width = near.shape
-    _call("join", near, far, near, inverse, out, out.stride(1), heads, size, batch, width)
+    call("join", near, far, near, inverse, out, out.stride(1), heads, size, batch, width)
 
 
 def row_dot(gradient: Tensor, out: Tensor) -> Tensor:
     """Return the sum over D of their product. Shapes: heads D M twice (equal strides) -> heads M."""
     heads, size, columns = out.shape
     delta = torch.empty(heads, columns)
-    _call("row_dot", out, gradient, out, delta, out.stride(1), heads, size, columns)
+    call("row_dot", out, gradient, out, delta, out.stride(1), heads, size, columns)
     return delta
 
 
 def score(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-probabilities of the targets, entropies and log-sum-exps. Shapes: N V, N -> N, N, N."""
     logprobs, entropies, lse = torch.empty(3, len(targets)).unbind()
-    _call("score", logits, logits, targets, 1.0 / temperature, logprobs, entropies, lse, *logits.shape)
+    call("score", logits, logits, targets, 1.0 / temperature, logprobs, entropies, lse, *logits.shape)
     return logprobs, entropies, lse
 
 
@@ -197,36 +200,11 @@ def score_backward(
     gradients: tuple[Tensor, Tensor],
 ) -> None:
     """Turn logits into their gradient. `kept`: lse, entropies; `gradients`: of log-probabilities, of entropies."""
-    _call("score_backward", logits, logits, targets, 1.0 / temperature, *kept, *gradients, *logits.shape)
+    call("score_backward", logits, logits, targets, 1.0 / temperature, *kept, *gradients, *logits.shape)
 
 
 def transpose(x: Tensor) -> Tensor:
     """Return the transpose of a matrix, contiguous."""
     out = x.new_empty(x.shape[1], x.shape[0])
-    _call("transpose", x, x, out, *x.shape)
+    call("transpose", x, x, out, *x.shape)
     return out
-
-
-def rms_norm_rows(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Return the normed x. Shapes: ... H, H -> ... H (token-major)."""
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    _call("rms_norm_rows", x, x, weight, epsilon, out, x.numel() // x.shape[-1], x.shape[-1])
-    return out
-
-
-def swiglu_rows(gate_up: Tensor) -> Tensor:
-    """Return silu(gate) * up. Shapes: N 2I -> N I (token-major)."""
-    gate_up = gate_up.contiguous()
-    rows, width = gate_up.shape
-    out = gate_up.new_empty(rows, width // 2)
-    _call("swiglu_rows", gate_up, gate_up, out, rows, width // 2)
-    return out
-
-
-def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return drawn tokens and their log-probabilities. Shapes: N V, N (float64) -> N, N."""
-    logits, uniforms = logits.contiguous(), uniforms.contiguous()
-    tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
-    _call("draw", logits, logits, uniforms, 1.0 / temperature, tokens, logprobs, *logits.shape)
-    return tokens, logprobs

@@ -2,9 +2,10 @@
 
 Continuous batching: a finished conversation leaves its row at once and the next one enters; every pass
 feeds every live row, one sampled token to most and a prompt or an observation to some. Keys and values
-stay between the turns of a conversation. The prompt prefix that the first conversations share is
-computed once. Each conversation draws from its own random stream, so that what it samples does not
-depend on the others (up to rounding of the matrix products).
+stay between the turns of a conversation. What a prompt has in common with that of a live row is not read
+again: instructions and worked examples, or the whole prompt of a group. Each conversation draws from its
+own random stream, so that what it samples does not depend on the others (up to rounding of the matrix
+products).
 
 `drawing.py` draws tokens; `decode.py` and `fast_decode.py` run the model.
 """
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foretaste.config import SamplingConfig
@@ -26,7 +29,7 @@ from foretaste.models.fast_decode import FastDecoder
 from foretaste.records import Action, Conversation
 
 MIN_SHARED = 8
-"""Shorter shared prefixes are not kept apart."""
+"""Fewer shared tokens are read again."""
 
 
 class Next(NamedTuple):
@@ -43,6 +46,7 @@ class _Row:
     """A live conversation; `pending` are tokens that the model has not read yet."""
 
     conversation: Conversation
+    prompt: Array
     pending: list[int]
     first: bool = True
     starting: bool = True
@@ -52,6 +56,7 @@ class _Row:
     values: list[float] = field(default_factory=list)
 
 
+Array = NDArray[np.int64]
 OnAction = Callable[[Conversation, Action], Next | None]
 OnState = Callable[[Conversation, float], bool]
 OnValue = Callable[[Conversation, float], None]
@@ -111,24 +116,42 @@ class Sampler:
         Raises: ModelError for an empty prompt, or one that leaves no room for an action.
         """
         rows: list[_Row] = []
-        waiting = self._take(conversations, self.config.concurrent)
-        prefix = self._shared_prefix(waiting)
-        self._decoder.begin(prefix)
+        held: list[Conversation] = []
+        leaving: list[int] = []
+        self._decoder.begin()
         while True:
-            for conversation in waiting:
-                shares = len(prefix) > 0 and conversation.tokens[: len(prefix)] == prefix
-                shares = shares and len(conversation.tokens) > len(prefix)
-                self._decoder.admit(shares)
-                rows.append(_Row(conversation, conversation.tokens[len(prefix) if shares else 0 :]))
-            if not rows:
-                return
-            logits_BV, values_B = self._decoder.extend([row.pending for row in rows])
-            leaving = self._advance(rows, logits_BV, values_B.tolist(), on_action, on_state, on_value)
+            room = self.config.concurrent - len(rows) + len(leaving) - len(held)
+            held = self._admit(rows, [*held, *self._take(conversations, room)])
             for index in reversed(leaving):
                 self._decoder.drop(index)
                 rows[index] = rows[-1]
                 rows.pop()
-            waiting = self._take(conversations, self.config.concurrent - len(rows))
+            if not rows:
+                return
+            logits_BV, values_B = self._decoder.extend([row.pending for row in rows])
+            leaving = self._advance(rows, logits_BV, values_B.tolist(), on_action, on_state, on_value)
+
+    def limit(self, conversation: Conversation) -> int:
+        """Return how many tokens the next action of a conversation may have."""
+        return self.config.max_new_tokens
+
+    def _admit(self, rows: list[_Row], arriving: list[Conversation]) -> list[Conversation]:
+        """Give conversations rows, each going on from the row that has read most of its prompt.
+
+        Returns those that had better wait for the next pass, since another that arrived with them reads more of it.
+        """
+        there, held = len(rows), []
+        for conversation in arriving:
+            prompt = np.array(conversation.tokens)
+            read = [(_common(row.prompt, prompt), index) for index, row in enumerate(rows[:there])]
+            shared, source = max(read, default=(0, 0))
+            if max((_common(row.prompt, prompt) for row in rows[there:]), default=0) >= shared + MIN_SHARED:
+                held.append(conversation)
+                continue
+            shared = shared if shared >= MIN_SHARED else 0
+            self._decoder.admit(source if shared else None, shared)
+            rows.append(_Row(conversation, prompt, conversation.tokens[shared:]))
+        return held
 
     def _advance(
         self,
@@ -166,7 +189,7 @@ class Sampler:
             conversation.tokens.append(token)
             ended = token in self.actor_critic.template.end_ids
             full = len(conversation.tokens) >= self.max_context
-            if (ended or full or len(row.tokens) >= self.config.max_new_tokens) and not self._turn(
+            if (ended or full or len(row.tokens) >= self.limit(conversation)) and not self._turn(
                 row, on_action, cut=not ended
             ):
                 leaving.append(index)
@@ -201,13 +224,10 @@ class Sampler:
             taken.append(conversation)
         return taken
 
-    @staticmethod
-    def _shared_prefix(conversations: list[Conversation]) -> list[int]:
-        """Return what the prompts have in common, leaving each at least one token of its own."""
-        if len(conversations) < 2:
-            return []
-        prompts = [conversation.tokens for conversation in conversations]
-        first, last = min(prompts), max(prompts)
-        limit = min(map(len, prompts)) - 1
-        shared = next((i for i in range(limit) if first[i] != last[i]), limit)
-        return first[:shared] if shared >= MIN_SHARED else []
+
+def _common(read: Array, prompt: Array) -> int:
+    """Return how many tokens two prompts begin with in common, leaving the second one at least one of its own."""
+    size = min(len(read), len(prompt) - 1)
+    differs = read[:size] != prompt[:size]
+    at = int(differs.argmax()) if size else 0
+    return at if size and differs[at] else size

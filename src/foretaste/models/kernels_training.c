@@ -1,43 +1,9 @@
-/* Fused element-wise passes of training and sampling; matrix products are left to PyTorch.
+/* Fused element-wise passes of training; matrix products are left to PyTorch.
 
-   Compiled once for float and once for bfloat16 (-DBF16). Arrays are feature-major unless said otherwise: one row a
-   feature, one column a token, so that every loop over columns is a vector loop and nothing is transposed between the
-   matrix products. Arithmetic is float32. `kernels.py` compiles, loads and describes these functions. */
+   Arrays are feature-major unless said otherwise: one row a feature, one column a token, so that every loop over
+   columns is a vector loop and nothing is transposed between the matrix products. `kernels.py` describes them. */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifdef BF16
-typedef uint16_t T;
-static inline float get(T x) { uint32_t bits = (uint32_t)x << 16; float y; memcpy(&y, &bits, 4); return y; }
-static inline T put(float x) {
-    uint32_t bits; memcpy(&bits, &x, 4);
-    return (T)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-#else
-typedef float T;
-static inline float get(T x) { return x; }
-static inline T put(float x) { return x; }
-#endif
-
-#define COLUMNS 512
-#define CHUNK 4096
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define PARALLEL _Pragma("omp parallel for schedule(static)")
-
-/* e^x to within 2e-7 of itself; constant below -87 (1.6e-38) and above 88. No branches, so that loops vectorise */
-static inline float exp_(float x) {
-    float low = x < -87.0f ? -87.0f : x, clipped = low > 88.0f ? 88.0f : low;
-    float n = floorf(clipped * 1.44269504f + 0.5f);
-    float r = clipped - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f; p = p * r + 8.3334519073e-3f; p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f; p = p * r + 5.0000001201e-1f; p = p * r * r + r + 1.0f;
-    uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
-    float scale; memcpy(&scale, &bits, 4);
-    return p * scale;
-}
+#include "kernels.h"
 
 /* y = x * r * w with r = 1 / rms(x) of each column. x, y: H x M; r: M */
 void rms_norm(const T *x, const T *w, float epsilon, T *y, float *r, int64_t H, int64_t M) {
@@ -83,13 +49,6 @@ void rms_norm_backward(const T *x, const T *w, const float *r, const T *dy, cons
                 dx[at] = put(residual ? get(residual[at]) + g : g);
             }
         }
-    }
-}
-
-static void swiglu_part(const T *restrict gate, const T *restrict up, T *restrict y, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        float g = get(gate[i]);
-        y[i] = put(get(put(g / (1.0f + exp_(-g)))) * get(up[i]));
     }
 }
 
@@ -319,74 +278,4 @@ void transpose(const T *x, T *out, int64_t rows, int64_t columns) {
                 for (int64_t j = 0; j < width; j++)
                     for (int64_t i = 0; i < height; i++) out[(c + j) * rows + r + i] = x[(r + i) * columns + c + j];
         }
-}
-
-/* Token-major. y = x / rms(x) * w, row by row */
-void rms_norm_rows(const T *x, const T *w, float epsilon, T *y, int64_t rows, int64_t H) {
-    PARALLEL
-    for (int64_t row = 0; row < rows; row++) {
-        const T *in = x + row * H;
-        T *out = y + row * H;
-        float sum = 0;
-        for (int64_t h = 0; h < H; h++) { float v = get(in[h]); sum += v * v; }
-        float r = 1.0f / sqrtf(sum / H + epsilon);
-        for (int64_t h = 0; h < H; h++) out[h] = put(get(put(get(in[h]) * r)) * get(w[h]));
-    }
-}
-
-/* Token-major. y = silu(gate) * up; each row of gate_up: I numbers of gate, then I of up */
-void swiglu_rows(const T *gate_up, T *y, int64_t rows, int64_t I) {
-    PARALLEL
-    for (int64_t row = 0; row < rows; row++)
-        swiglu_part(gate_up + 2 * row * I, gate_up + (2 * row + 1) * I, y + row * I, I);
-}
-
-#define BLOCK 256
-#define BLOCKS 4096
-
-/* Draw one token a row by the inverse of the cumulative distribution, walked over blocks and then inside one block.
-   uniforms: rows; -> tokens, log-probabilities at the sampling temperature. At most BLOCK * BLOCKS tokens */
-void draw(const T *logits, const double *uniforms, float sharpness, int64_t *tokens, float *logprobs,
-          int64_t rows, int64_t V) {
-    PARALLEL
-    for (int64_t row = 0; row < rows; row++) {
-        const T *x = logits + row * V;
-        int64_t blocks = (V + BLOCK - 1) / BLOCK, block = 0, last = 0, token = 0;
-        float sums[BLOCKS], peaks[64], peak = -INFINITY, weights[BLOCK];
-        double total = 0, before = 0, inside = 0;
-        for (int64_t j = 0; j < 64; j++) peaks[j] = get(x[j % V]);
-        for (int64_t i = 0; i + 64 <= V; i += 64)
-            for (int64_t j = 0; j < 64; j++) { float v = get(x[i + j]); peaks[j] = v > peaks[j] ? v : peaks[j]; }
-        for (int64_t i = V / 64 * 64; i < V; i++) peak = get(x[i]) > peak ? get(x[i]) : peak;
-        for (int64_t j = 0; j < 64; j++) peak = peaks[j] > peak ? peaks[j] : peak;
-        for (int64_t b = 0; b < blocks; b++) {
-            int64_t n = MIN(BLOCK, V - b * BLOCK);
-            float sum = 0;
-            for (int64_t i = 0; i < n; i++) {
-                float z = (get(x[b * BLOCK + i]) - peak) * sharpness, e = exp_(z);
-                sum += z < -87.0f ? 0.0f : e;
-            }
-            sums[b] = sum;
-            total += sum;
-            if (sum > 0) last = b;
-        }
-        double wanted = uniforms[row] * total;
-        while (block < last && before + sums[block] <= wanted) before += sums[block++];
-        /* the block was summed in another order: walk it on its own scale, so that rounding never leaves it */
-        int64_t n = MIN(BLOCK, V - block * BLOCK);
-        for (int64_t i = 0; i < n; i++) {
-            float z = (get(x[block * BLOCK + i]) - peak) * sharpness;
-            weights[i] = z < -87.0f ? 0.0f : exp_(z);
-            inside += weights[i];
-        }
-        double share = (wanted - before) / sums[block] * inside, until = 0;
-        for (int64_t i = 0; i < n; i++)
-            if (weights[i] > 0) {
-                token = i;
-                until += weights[i];
-                if (until > share) break;
-            }
-        tokens[row] = block * BLOCK + token;
-        logprobs[row] = (get(x[tokens[row]]) - peak) * sharpness - (float)log(total);
-    }
 }
