@@ -9,7 +9,13 @@ Names are imported when they are first used, so that `import foretaste` itself c
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1):
+    # Read by OpenMP when torch is imported. Threads that wait actively are quicker on a machine of one's own, but hold
+    # cores that other programs need: on a busy machine they made a training step several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from foretaste.api import train as train
