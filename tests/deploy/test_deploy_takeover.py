@@ -12,6 +12,7 @@ from scipy.stats import binom
 from foretaste.deploy.takeover import (
     FIRST_LOOK,
     Judged,
+    Threshold,
     calibrate,
     choose_threshold,
     confidence_of,
@@ -19,6 +20,7 @@ from foretaste.deploy.takeover import (
     least_answers,
     look_due,
     promising,
+    renewed,
     worth_waiting,
 )
 from foretaste.errors import ConfigError
@@ -188,6 +190,18 @@ def test_a_calibration_belongs_to_one_checkpoint_and_looks_share_delta() -> None
     assert not look_due(FIRST_LOOK - 1, 1)
     assert look_due(FIRST_LOOK, 1)
     assert not look_due(FIRST_LOOK, 2)
+
+
+def test_a_threshold_stays_until_answers_speak_against_it() -> None:
+    def look(wrong: int) -> Threshold:
+        return choose_threshold([0.9] * 100, [i >= wrong for i in range(100)], alpha=0.05, delta=0.05)
+
+    good, short, bad = look(0), look(2), look(30)
+    assert (good.tau, short.tau, bad.tau) == (0.9, None, None)
+    assert renewed(good, short) == good
+    assert renewed(good, bad) == bad
+    assert renewed(short, good) == good
+    assert renewed(None, short) == short
 
 
 def test_waiting_is_for_checkpoints_that_may_pass() -> None:

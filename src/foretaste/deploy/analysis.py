@@ -106,7 +106,8 @@ def analyse(evidence: Evidence, config: StageConfig, *, serving: bool) -> list[F
     """Return the findings that matter: to enter a canary (`serving` False), or to go on from a canary or live."""
     found = [harm(evidence, config.harm_budget), alarms(evidence)]
     if serving:
-        return [*found, served_error(evidence, config.alpha, config.delta, config.minimum_judged)]
+        served = served_error(evidence, config.alpha, config.delta, config.minimum_judged)
+        return [*found, served, *withdrawn(evidence)]
     old = evidence.old_tasks or Finding("old tasks", Verdict.INCONCLUSIVE, "not held against the old tasks yet")
     return [*found, coverage(evidence, config.minimum_coverage), takeover(evidence), old]
 
@@ -139,6 +140,14 @@ def takeover(evidence: Evidence) -> Finding:
         return Finding("takeover", Verdict.INCONCLUSIVE, "this checkpoint has not been calibrated")
     verdict = Verdict.SUCCESS if threshold.tau is not None else Verdict.INCONCLUSIVE
     return Finding("takeover", verdict, threshold.reason)
+
+
+def withdrawn(evidence: Evidence) -> list[Finding]:
+    """Return a failure if a later calibration found that no threshold keeps the promise any more."""
+    threshold = evidence.threshold
+    if threshold is None or threshold.tau is not None or threshold.needed is not None:
+        return []
+    return [Finding("takeover", Verdict.FAILURE, threshold.reason)]
 
 
 def coverage(evidence: Evidence, minimum: float) -> Finding:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from foretaste.deploy.analysis import Finding, Verdict
@@ -46,21 +47,22 @@ class Pair(NamedTuple):
     candidate: bool
 
 
-def log_e_not_worse(wins: int, losses: int, same: int, margin: float) -> float:
-    """Return ln E of "the candidate is worse by `margin` or more", from items won, lost and answered
-    alike; m = margin.
+def log_e_not_worse(wins: ArrayLike, losses: ArrayLike, same: ArrayLike, margin: float) -> NDArray[np.float64]:
+    """Return ln E of "the candidate is worse by `margin` or more", from items won, lost and answered alike.
 
         E = mean over bets b in (0, 1/(1 - m)) of (1 + b (1 + m))^wins (1 + b m)^same (1 - b (1 - m))^losses
 
-    Every factor has mean at most 1 if E[candidate - accepted] <= -margin, so P(E >= 1/delta at any time) <= delta.
+    m = margin; vectorised over counts. Every factor has mean at most 1 if E[candidate - accepted] <= -m, so
+    P(E >= 1/delta at any time) <= delta.
 
     Source: testing by betting on a bounded mean, Waudby-Smith & Ramdas 2010.09686, with a uniform mixture of bets.
     """
     bets = (np.arange(BETS) + 0.5) / BETS / (1 - margin)
+    won, lost, alike = (np.asarray(count, dtype=float)[..., None] for count in (wins, losses, same))
     log_e = (
-        wins * np.log1p(bets * (1 + margin)) + same * np.log1p(bets * margin) + losses * np.log1p(-bets * (1 - margin))
+        won * np.log1p(bets * (1 + margin)) + alike * np.log1p(bets * margin) + lost * np.log1p(-bets * (1 - margin))
     )
-    return float(np.asarray(logsumexp(log_e))) - math.log(BETS)
+    return np.asarray(logsumexp(log_e, axis=-1)) - math.log(BETS)
 
 
 def old_tasks_gate(pairs: Iterable[Pair], *, margin: float = MARGIN, delta: float = 0.05) -> Finding:
@@ -69,23 +71,22 @@ def old_tasks_gate(pairs: Iterable[Pair], *, margin: float = MARGIN, delta: floa
     Success: at most `margin` worse, failure: worse, each with confidence 1 - delta whenever it is said. With no pair
     there is nothing to forget yet, which is a success.
     """
-    wins = losses = same = 0
-    lost: Counter[str] = Counter()
-    limit = -math.log(delta)
-    for pair in pairs:
-        wins += pair.candidate and not pair.accepted
-        losses += pair.accepted and not pair.candidate
-        same += pair.accepted == pair.candidate
-        lost[pair.task] += pair.accepted and not pair.candidate
-        figure = f"{losses} lost and {wins} gained of {wins + losses + same} old items"
-        if losses > wins and paired_log_e_value(wins, losses) >= limit:
-            named = ", ".join(f"{task} ({count} lost)" for task, count in lost.most_common() if count)
-            return Finding("old tasks", Verdict.FAILURE, f"forgetting: {figure}: {named}")
-        if log_e_not_worse(wins, losses, same, margin) >= limit:
-            return Finding("old tasks", Verdict.SUCCESS, f"{figure}: at most {margin:.0%} worse")
-    if not wins + losses + same:
+    shown = list(pairs)
+    if not shown:
         return Finding("old tasks", Verdict.SUCCESS, "there is no accepted version yet that could be forgotten")
-    figure = f"{losses} lost and {wins} gained of {wins + losses + same} old items"
+    wins = np.cumsum([pair.candidate and not pair.accepted for pair in shown])
+    losses = np.cumsum([pair.accepted and not pair.candidate for pair in shown])
+    limit = -math.log(delta)
+    kept = log_e_not_worse(wins, losses, np.arange(1, len(shown) + 1) - wins - losses, margin) >= limit
+    for n, (won, lost) in enumerate(zip(wins.tolist(), losses.tolist(), strict=True), start=1):
+        figure = f"{lost} lost and {won} gained of {n} old items"
+        if lost > won and paired_log_e_value(won, lost) >= limit:
+            named = Counter(pair.task for pair in shown[:n] if pair.accepted and not pair.candidate)
+            tasks = ", ".join(f"{task} ({count} lost)" for task, count in named.most_common())
+            return Finding("old tasks", Verdict.FAILURE, f"forgetting: {figure}: {tasks}")
+        if kept[n - 1]:
+            return Finding("old tasks", Verdict.SUCCESS, f"{figure}: at most {margin:.0%} worse")
+    figure = f"{losses[-1]} lost and {wins[-1]} gained of {len(shown)} old items"
     return Finding("old tasks", Verdict.INCONCLUSIVE, f"{figure}: too few to rule out a loss of {margin:.0%}")
 
 

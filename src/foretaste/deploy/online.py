@@ -78,7 +78,7 @@ class OnlineConfig:
     critic_passes: int = 2
     corrections: int = 48
     """Corrections, drawn from the newest `memory`, that are imitated in each step; 0: none."""
-    old_tasks: int = 8
+    old_tasks: int = 16
     """Demonstrations of old tasks that are imitated in each step."""
     memory: int = 2048
     """Experiences and corrections that are kept."""
@@ -187,6 +187,13 @@ class OnlineTrainer:
     def resume(self) -> None:
         """Go on learning after an alarm, from the accepted version: a person's decision."""
         self.stopped, self.history = (), []
+
+    def forget(self) -> None:
+        """Drop remembered experiences and corrections: after a breach they may teach what is no longer right.
+
+        The weights and the demonstrations of old tasks stay.
+        """
+        self.episodes, self.corrections = [], []
 
     # Pieces -------------------------------------------------------------------------------------
 

@@ -15,18 +15,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from foretaste.config import SamplingConfig
-from foretaste.deploy.analysis import Evidence, Finding
+from foretaste.deploy.analysis import Evidence, Finding, Verdict
 from foretaste.deploy.old_tasks import OldTask, answers, old_tasks_gate, pairs_of
 from foretaste.deploy.online import Experience, OnlineTrainer
 from foretaste.deploy.simulation_result import PARTS, PARTS_AFTER, Event, Row, SimulationConfig, SimulationResult
 from foretaste.deploy.stages import Decision, Stage, StageConfig, decide, shadow
-from foretaste.deploy.takeover import Judged, Threshold, calibrate, confidence_of, look_due, promising, worth_waiting
+from foretaste.deploy.takeover import (
+    Judged,
+    Threshold,
+    calibrate,
+    confidence_of,
+    look_due,
+    promising,
+    renewed,
+    worth_waiting,
+)
 from foretaste.deploy.traffic import Request, World
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.sampler import Sampler
 from foretaste.records import Action, Checkpoint, Conversation
 from foretaste.rl.tasks import keyed_seed
+
+
+WORTHWHILE = 0.02
+"""Share of the requests that a newer checkpoint must promise to serve beyond the live one to be tried in its place."""
 
 
 @dataclass(slots=True)
@@ -70,9 +83,8 @@ class Slot:
         if not look_due(len(self.judged), self.looks + 1):
             return False
         self.looks += 1
-        self.threshold = calibrate(
-            self.judged, self.checkpoint.id, alpha=config.alpha, delta=config.delta, look=self.looks
-        )
+        found = calibrate(self.judged, self.checkpoint.id, alpha=config.alpha, delta=config.delta, look=self.looks)
+        self.threshold = renewed(self.threshold, found)
         return True
 
 
@@ -196,6 +208,7 @@ class Simulation:
             if decision.kind == "rollback":
                 self._tell("rollback", f"live {decision.reason}")
                 self.live = None
+                self.trainer.forget()
                 self._try_newest()  # answers from before the breach say nothing about now
                 return
         looked = self.trial.recalibrate(self.config.stage)
@@ -212,15 +225,14 @@ class Simulation:
         """Return whether the checkpoint in shadow should be judged; put the newest weights there if it is hopeless."""
         trial, threshold = self.trial, self.trial.threshold
         alpha = self.config.stage.alpha
-        if looked and threshold is not None and threshold.tau is not None:
-            better = self.live is None or self.live.threshold is None
-            if better or threshold.served_share > self.live.threshold.served_share + 0.02:  # pyright: ignore[reportOptionalMemberAccess]
+        if threshold is not None and threshold.tau is not None:
+            best = self.live.threshold if self.live else None
+            if trial.gate is None and (best is None or threshold.served_share > best.served_share + WORTHWHILE):
                 self._hold_against_old_tasks()
+            if trial.gate is not None and trial.gate.verdict is Verdict.SUCCESS:
                 return True
             self._try_newest()
             return False
-        if threshold is not None and threshold.tau is not None:
-            return trial.gate is not None
         hopeless = looked and threshold is not None and not worth_waiting(threshold, trial.looks)
         if hopeless or not promising([j.value for j in trial.judged], [j.correct for j in trial.judged], alpha=alpha):
             self._try_newest()

@@ -36,7 +36,7 @@ class SimulationConfig:
     """Share of the requests whose answers, shown or not, are judged; drawn without regard to any value."""
     learner_cost: float = 0.02
     """Cost of a learner's answer in units of an incumbent's."""
-    old_items: int = 200
+    old_items: int = 500
     """Items of the gate of old tasks."""
     stage: StageConfig = field(
         default_factory=lambda: StageConfig(canary_shares=(0.2, 0.5), bake_requests=100, minimum_judged=20)

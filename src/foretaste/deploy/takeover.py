@@ -155,6 +155,16 @@ def calibrate(answers: Iterable[Judged], checkpoint: str, *, alpha: float, delta
     return choose_threshold([a.value for a in own], [a.correct for a in own], alpha=alpha, delta=part)
 
 
+def renewed(before: Threshold | None, now: Threshold) -> Threshold:
+    """Return the threshold that holds after another look at the same checkpoint.
+
+    An earlier one stays where the new look merely lacks evidence (its part of delta is smaller); it falls where the
+    answers show that no threshold keeps the promise.
+    """
+    stays = before is not None and before.tau is not None and now.tau is None and now.needed is not None
+    return before if stays and before is not None else now
+
+
 def look_due(judged: int, look: int) -> bool:
     """Return whether a checkpoint with so many judged answers may be calibrated for the `look`-th time (from 1)."""
     return judged >= FIRST_LOOK * LOOK_GROWTH ** (look - 1)
