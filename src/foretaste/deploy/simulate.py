@@ -37,7 +37,6 @@ from foretaste.models.sampler import Sampler
 from foretaste.records import Action, Checkpoint, Conversation
 from foretaste.rl.tasks import keyed_seed
 
-
 WORTHWHILE = 0.02
 """Share of the requests that a newer checkpoint must promise to serve beyond the live one to be tried in its place."""
 
