@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown rows: {', '.join(unknown)}; accepted: {', '.join(NAMES)}")
     rows = chosen.rows or NAMES
-    console = Console()
+    console = Console(width=170)
     bench = Bench(pairs=chosen.pairs or (2 if chosen.quick else 5), quick=chosen.quick, console=console)
     found = bench.limits
     console.print(
