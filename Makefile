@@ -3,12 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types layers unit browser demo docs format clean
+.PHONY: help venv test lint types layers unit browser demo bench docs format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RECIPE ?= recipes/extract.toml
+ROWS ?=
+QUICK ?=
 WORKERS ?= 2
 # Extra options for installing torch, e.g. TORCH_OPTIONS="--index-url https://download.pytorch.org/whl/cpu"
 # for the small CPU build on Linux where the package index offers the CUDA build.
@@ -60,6 +62,9 @@ unit: venv
 
 demo: venv  ## train the default recipe and write its report (RECIPE=recipes/quick.toml: another one)
 	@$(BIN)/foretaste train $(RECIPE)
+
+bench: venv  ## speed beside peers in their own environments (ROWS="short help": some rows; QUICK=1: less work)
+	@$(BIN)/python -m benchmarks $(ROWS) $(if $(QUICK),--quick)
 
 docs: venv  ## write docs/cli.md and the file tree of docs/architecture.md anew from the code
 	@$(BIN)/python tools/write_docs.py
