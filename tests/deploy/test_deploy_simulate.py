@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from foretaste.cli import main
 from foretaste.deploy.old_tasks import OldTask
 from foretaste.deploy.online import OnlineReport
 from foretaste.deploy.simulate import Simulation, simulate
@@ -111,3 +112,13 @@ def test_the_world_changes_when_it_should_and_its_old_tasks_do_not() -> None:
     )
     with pytest.raises(ConfigError, match="share above 0"):
         World((), (), {}, change_at=0, incumbent_accuracy=1, seed=0)
+
+
+def test_the_command_ends_with_figures_and_a_page(tmp_path, capsys) -> None:
+    assert main(["deploy", "simulate", "--requests", "64", "--folder", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "wrong among the incumbent's:" in out
+    assert out.strip().endswith(str(tmp_path / "page.html"))
+    assert (tmp_path / "page.html").is_file()
+    assert main(["deploy", "simulate", "--requests", "5"]) == 2
+    assert "accepted: 64 or more" in capsys.readouterr().err

@@ -25,10 +25,11 @@ EXAMPLES = """\
   foretaste deploy try runs/x/final          have a checkpoint tried in shadow
   foretaste deploy key create alice          user key; --scope admin or person
   foretaste deploy key list
-  foretaste deploy export out.jsonl"""
+  foretaste deploy export out.jsonl
+  foretaste deploy simulate                  a whole deployment in a simulated world, in minutes"""
 
 ACTIONS = ("hold", "release", "promote", "rollback")
-COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export")
+COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", "simulate")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class DeployArguments:
 
 def run(arguments: list[str]) -> int:
     """Do what is asked for; the exit code is 1 if a kill could not be recorded (it works all the same)."""
+    if arguments[:1] == ["simulate"]:
+        from foretaste.commands import deploy_simulate
+
+        deploy_simulate.run(arguments[1:])
+        return 0
     given = parse(DeployArguments, arguments, command="deploy", examples=EXAMPLES)
     if not given.words:
         raise ConfigError(f"Say what to do: {', '.join(COMMANDS)}. See: foretaste deploy --help")

@@ -11,7 +11,7 @@ Nothing here is scripted but the world: thresholds, stages, gate and alarms are 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from foretaste.config import SamplingConfig
@@ -87,16 +87,21 @@ class Slot:
         return True
 
 
-def simulate(config: SimulationConfig | None = None) -> SimulationResult:
-    """Run a deployment; return what happened, block by block. Deterministic up to the seed."""
-    return Simulation(config or SimulationConfig()).run()
+def simulate(
+    config: SimulationConfig | None = None, tell: Callable[[Event], None] = lambda event: None
+) -> SimulationResult:
+    """Run a deployment; return what happened, block by block. It follows from the config's seed alone.
+
+    `tell` is called with each event as it happens.
+    """
+    return Simulation(config or SimulationConfig(), tell).run()
 
 
 class Simulation:
     """The world, the trainer, a live slot and a slot on trial."""
 
-    def __init__(self, config: SimulationConfig) -> None:
-        self.config = config
+    def __init__(self, config: SimulationConfig, tell: Callable[[Event], None] = lambda event: None) -> None:
+        self.config, self.tell = config, tell
         after = PARTS_AFTER if config.change == "register" else PARTS
         moved = {"billing": "account"} if config.change == "policy" else {}
         change_at = config.requests // 2 if config.change != "none" else config.requests
@@ -274,6 +279,7 @@ class Simulation:
 
     def _tell(self, kind: str, text: str) -> None:
         self.events.append(Event(self.seen, kind, text))
+        self.tell(self.events[-1])
 
 
 def _demonstration(model: ActorCritic, task: OldTask, answer: str) -> TokenSequence:
