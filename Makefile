@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types layers unit browser demo bench docs format clean
+.PHONY: help venv test lint types layers unit browser database demo bench docs format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt tools/find-python
 	@echo "[4/4] $(VENV) is ready: source $(BIN)/activate, or call $(BIN)/foretaste"
 	@touch $(STAMP)
 
-test: venv lint types layers browser unit  ## lint, types, layers and all default tests
+test: venv lint types layers browser database unit  ## lint, types, layers and all default tests
 
 lint: venv
 	@echo "== ruff"
@@ -55,6 +55,9 @@ layers: venv
 
 browser: venv  ## install Chromium for the tests of the report, unless it is there
 	@bash tools/install-chromium
+
+database:  ## install a PostgreSQL server for the tests of the deployment's store, unless one is there
+	@bash tools/install-postgresql
 
 unit: venv
 	@echo "== pytest"

@@ -23,10 +23,11 @@ from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.kill import SIGNAL, pull, running
 from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.offline import Offline
+from foretaste.deploy.processes import PRELOAD
 from foretaste.deploy.settings import DeployConfig, IncumbentConfig, StoreConfig, check
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["foretaste.deploy.server"])
+FORKS.set_forkserver_preload(["foretaste.deploy.server", *PRELOAD])
 
 
 @contextlib.contextmanager

@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import multiprocessing
 import queue
 import threading
 import time
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from foretaste.deploy import learner_process
+from foretaste.deploy import learner_process, processes
 from foretaste.deploy.learner import LearnerUnavailable, Messages
-from foretaste.deploy.learner_process import Answered, Ask, Cancel, Failed, Load, Loaded
+from foretaste.deploy.learner_process import Answered, Ask, Cancel, Failed, Load, Loaded, Stop
 from foretaste.deploy.records import LearnerAnswer
 from foretaste.deploy.settings import LearnerConfig
 
@@ -101,8 +100,7 @@ class ProcessLearner:
     async def close(self) -> None:
         """End the process in order."""
         self._closing, self.checkpoint = True, None
-        if self._pipe is not None:
-            self._pipe.close()
+        self._outbox.put(Stop())
         process = self._process
         if process is not None:
             await asyncio.to_thread(process.join, 3.0)
@@ -120,20 +118,21 @@ class ProcessLearner:
         pause = FIRST_PAUSE_SECONDS
         while not self._closing:
             started = time.monotonic()
-            context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=learner_process.run,
-                args=(theirs, self._config, self.path),
-                name="foretaste-learner",
-                daemon=True,
+            ways = processes.context()
+            ours, theirs = ways.Pipe()
+            arguments = (theirs, self._config, self.path)
+            process: BaseProcess = getattr(ways, "Process")(  # noqa: B009 (typeshed gives only its subclasses one)
+                target=learner_process.run, args=arguments, name="foretaste-learner", daemon=True
             )
             process.start()
             theirs.close()
-            self._process, self._pipe = process, ours
+            self._process, self._pipe, self._outbox = process, ours, queue.SimpleQueue()
+            # Sending blocks while the process does not read: never in the event loop.
+            threading.Thread(target=_send_all, args=(ours, self._outbox), daemon=True).start()
             if self._closing:  # killed while it was being started
                 process.kill()
             self._read(ours)
+            self._outbox.put(None)
             process.join(5.0)
             self.checkpoint = None
             self._tell(self._fail_all, "died")

@@ -48,6 +48,10 @@ class Load(NamedTuple):
     path: str
 
 
+class Stop(NamedTuple):
+    """End the process."""
+
+
 class Answered(NamedTuple):
     """The answer to a job."""
 
@@ -108,6 +112,8 @@ class _Process:
 
     def serve(self, path: str) -> None:
         weights = self._load(path)
+        if weights is not None:
+            self._send(Loaded(path, weights.checkpoint))
         threading.Thread(target=self._receive, daemon=True).start()
         while weights is None:  # nothing to answer with until weights come that can be loaded
             weights = self._wait(None)
@@ -172,6 +178,8 @@ class _Process:
         try:
             while True:
                 message = self.pipe.recv()
+                if isinstance(message, Stop):
+                    raise EOFError
                 with inbox.changed:
                     if isinstance(message, Ask):
                         heapq.heappush(inbox.jobs, (0 if message.urgent else 1, next(self.order), message))
@@ -214,8 +222,6 @@ class _Process:
         except Exception as error:  # whatever is wrong with a folder, the old weights go on
             self._send(Loaded(path, None, f"{type(error).__name__}: {error}"))
             return None
-        if threading.current_thread() is threading.main_thread():
-            self._send(Loaded(path, weights.checkpoint))
         return weights
 
     def _send(self, message: Any) -> None:

@@ -30,7 +30,7 @@ def read(body: bytes, content_type: str, content_encoding: str = "") -> Read:
         if "event-stream" in content_type:
             return _stream(plain)
         return _completion(json.loads(plain))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError, EOFError, zlib.error):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError, EOFError, zlib.error):
         return NOTHING
 
 

@@ -6,12 +6,11 @@ The two share nothing but the store and the folder of checkpoints, so a training
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import threading
 import time
 from multiprocessing.process import BaseProcess
 
-from foretaste.deploy import training_process
+from foretaste.deploy import processes, training_process
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.learner_client import ProcessLearner
 
@@ -61,10 +60,11 @@ class Training:
                     return
                 self.restarts += 1
                 logger.error("The training's process ended with code %s; it is started again", process.exitcode)
-            context = multiprocessing.get_context("spawn")
-            arguments = (deployment.config, str(deployment.folder))
-            started = context.Process(
-                target=training_process.run, args=arguments, name="foretaste-training", daemon=True
+            started: BaseProcess = getattr(processes.context(), "Process")(  # noqa: B009 (as in learner_client.py)
+                target=training_process.run,
+                args=(deployment.config, str(deployment.folder)),
+                name="foretaste-training",
+                daemon=True,
             )
             started.start()
             self._process, self._started = started, time.monotonic()

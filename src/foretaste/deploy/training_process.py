@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from sqlalchemy.engine import Engine
 from foretaste.deploy import audit, state
 from foretaste.deploy.database import open_engine, reading, writing
 from foretaste.deploy.deployment import files_folder, store_url
+from foretaste.deploy.processes import parent_lives
 from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.store import add_checkpoint
 from foretaste.deploy.tables import answers, feedback
@@ -42,9 +42,8 @@ def run(config: DeployConfig, folder: str) -> None:
     import torch
 
     torch.set_num_threads(config.training.threads)
-    parent = os.getppid()
     work = TrainingWork(config, Path(folder))
-    while os.getppid() == parent:
+    while parent_lives():
         if not work.step():
             time.sleep(POLL_SECONDS)
 

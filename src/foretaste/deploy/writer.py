@@ -97,10 +97,11 @@ class Writer:
         while True:
             self._wake.wait(self._flush)
             self._wake.clear()
-            while self._queue:
+            more = True
+            while more and self._queue:
                 batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-                if not self._commit(batch):
-                    break
+                # One transaction a flush, unless more wait than fit into it: whoever else writes gets the lock between.
+                more = self._commit(batch) and (len(batch) == BATCH or self._stopping)
             if self._stopping and (not self._queue or not self.healthy):
                 return
 

@@ -1,0 +1,247 @@
+"""The store: what is judged by what, keys at rest, retention, export, and the same on a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from foretaste.deploy import reading as readings
+from foretaste.deploy import store
+from foretaste.deploy.database import open_engine, reading, writing
+from foretaste.deploy.judging import exact, same_json
+from foretaste.deploy.offline import Offline
+from foretaste.deploy.records import Answer, Exchange, Feedback, LateAnswer, LearnerAnswer
+from foretaste.deploy.tables import answers, checkpoints, events, head, meta, metadata, requests
+from foretaste.deploy.writer import Writer
+from foretaste.errors import ConfigError
+
+
+def learner_says(text: str, *, served: bool = False, **more: Any) -> Answer:
+    return Answer("learner", served, 0.1, learner=LearnerAnswer(text, "c", 0.5, 0.6, 3, 2), **more)
+
+
+def exchange(identity: str, *found: Answer, key: str = "k") -> Exchange:
+    made = Exchange(identity, key, b'{"messages": [{"role": "user", "content": "hi"}]}', "shadow", False)
+    made.route, made.status, made.answers = "incumbent", 200, list(found)
+    return made
+
+
+def find_postgres() -> Path:
+    """Return the folder of a PostgreSQL server's programs; a test that needs one fails without it."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if versions:
+        return versions[-1].parent
+    pytest.fail("No PostgreSQL found, and the store is tested on a real one. Install it: bash tools/install-postgresql")
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server of our own, on a socket, as a user that is not root."""
+    programs, folder = find_postgres(), tmp_path_factory.mktemp("pg")
+    as_user: list[str] = []
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        os.chown(folder, 65534, 65534)
+        for parent in folder.parents[:3]:
+            parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+    data, environment = folder / "data", {**os.environ, "HOME": str(folder), "LC_ALL": "C.UTF-8"}
+    options: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL, "cwd": folder}
+    initialise = [programs / "initdb", "-D", data, "-U", "test", "--auth=trust", "-E", "UTF8", "--no-sync"]
+    subprocess.run([*as_user, *initialise], check=True, **options)
+    arguments = ["-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+    server = subprocess.Popen([*as_user, programs / "postgres", *arguments], stderr=subprocess.DEVNULL, **options)
+    url = f"postgresql+psycopg://test@/postgres?host={folder}"
+    try:
+        engine = sa.create_engine(url)
+        for _ in range(200):
+            try:
+                engine.connect().close()
+                break
+            except sa.exc.OperationalError:
+                time.sleep(0.05)
+        engine.dispose()
+        yield url
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """An empty store on each of the two databases."""
+    url = request.getfixturevalue("postgres") if request.param == "postgresql" else tmp_path
+    opened = open_engine(url)
+    yield opened
+    with writing(opened) as connection:
+        metadata.drop_all(connection)
+    opened.dispose()
+
+
+@pytest.fixture
+def writer(engine: sa.Engine) -> Iterator[Writer]:
+    opened = Writer(engine, queue=100, flush_seconds=0.01, compare=exact, judging=True)
+    yield opened
+    opened.close()
+
+
+def scores(engine: sa.Engine, writer: Writer) -> dict[tuple[str, str], Any]:
+    writer.submit(lambda _: None).result(10)
+    with reading(engine) as connection:
+        rows = connection.execute(sa.select(answers).order_by(answers.c.number))
+        return {(row.request, row.role): (row.score, row.judge) for row in rows}
+
+
+def test_the_learner_is_judged_by_the_incumbent_in_any_order(engine: sa.Engine, writer: Writer) -> None:
+    right = Answer("incumbent", True, 0.1, text="Yes ")
+    writer.put(exchange("together", right, learner_says(" yes")))
+    writer.put(LateAnswer("early", learner_says("no")))
+    writer.put(exchange("early", Answer("incumbent", True, 0.1, text="yes")))
+    writer.put(exchange("late", Answer("incumbent", True, 0.1, text="yes")))
+    writer.put(LateAnswer("late", learner_says("YES")))
+    writer.put(exchange("verified", Answer("incumbent", True, 0.1, text="yes"), learner_says("no", verdict=0.7)))
+    found = scores(engine, writer)
+    assert found["together", "learner"] == (1.0, "comparator")
+    assert found["early", "learner"] == (0.0, "comparator")
+    assert found["late", "learner"] == (1.0, "comparator")
+    assert found["verified", "learner"] == (0.7, "verifier")
+    with reading(engine) as connection:
+        judged = sorted(connection.scalars(sa.select(answers.c.judged).where(answers.c.judged.is_not(None))))
+    assert judged == [1, 2, 3, 4]
+
+
+def test_feedback_judges_the_answer_that_was_given_and_what_follows_for_the_other(
+    engine: sa.Engine, writer: Writer
+) -> None:
+    def give(response: str, kind: str, score: float | None, text: str | None = None) -> store.Accepted:
+        given = Feedback(response, "k", kind, score, text)
+        return writer.submit(lambda c: store.write_feedback(c, given, exact, correct_from=0.5)).result(10)
+
+    for identity in ("agrees", "differs", "good", "corrected"):
+        says = "yes" if identity == "agrees" else "no"
+        writer.put(exchange(identity, Answer("incumbent", True, 0.1, text="yes"), learner_says(says)))
+    writer.put(exchange("served", learner_says("yes", served=True)))
+    assert give("agrees", "score", 0.0) == ("agrees", "incumbent")
+    give("differs", "thumbs", 0.0)
+    give("good", "thumbs", 1.0)
+    give("corrected", "correction", None, "No")
+    assert give("served", "score", 0.25).judged == "learner"
+    found = scores(engine, writer)
+    assert found["agrees", "learner"] == (0.0, "user")  # the same answer, and it was wrong
+    assert found["differs", "learner"] == (None, None)  # the incumbent was wrong; the learner may have been right
+    assert found["good", "learner"] == (0.0, "comparator")
+    assert found["corrected", "learner"] == (1.0, "user")
+    assert found["corrected", "incumbent"] == (0.0, "user")
+    assert found["served", "learner"] == (0.25, "user")
+    with pytest.raises(store.FeedbackRefused, match="counts once"):
+        give("served", "score", 0.25)
+    give("served", "score", 0.5)
+    with pytest.raises(store.FeedbackRefused, match="no response"):
+        give("nobody's", "score", 0.5)
+    assert writer.healthy
+
+
+def test_text_that_a_database_cannot_hold_is_kept_as_far_as_it_can_be(engine: sa.Engine, writer: Writer) -> None:
+    writer.put(exchange("odd", Answer("incumbent", True, 0.1, text="nul \x00 lone \ud800 end")))
+    scores(engine, writer)
+    with reading(engine) as connection:
+        assert connection.scalar(sa.select(answers.c.text)) == "nul \ufffd lone ? end"
+    assert (writer.dropped, writer.written) == (0, 2)
+
+
+def test_a_record_that_the_database_refuses_does_not_hold_the_others_up(engine: sa.Engine, writer: Writer) -> None:
+    writer.put(exchange("one"))
+    scores(engine, writer)
+    for identity in ("two", "one", "three"):
+        writer.put(exchange(identity))
+    end = time.monotonic() + 10
+    while writer.dropped == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    scores(engine, writer)
+    with reading(engine) as connection:
+        assert sorted(connection.scalars(sa.select(requests.c.id))) == ["one", "three", "two"]
+    assert (writer.dropped, writer.healthy) == (1, True)
+
+
+def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Writer) -> None:
+    old, new = exchange("old", learner_says("x")), exchange("new", learner_says("x"))
+    old.created -= 1000
+    writer.put(old)
+    writer.put(new)
+    scores(engine, writer)
+    with writing(engine) as connection:
+        connection.execute(events.insert().values(seq=1, created="", kind="x", actor="x", payload="{}", hash="x"))
+        assert store.delete_older(connection, time.time() - 500) == 1
+        assert list(connection.scalars(sa.select(requests.c.id))) == ["new"]
+        assert list(connection.scalars(sa.select(answers.c.request))) == ["new"]
+        assert connection.scalar(sa.select(sa.func.count()).select_from(events)) == 1
+        assert connection.scalar(sa.select(head.c.id)) == 1
+        assert connection.scalar(sa.select(meta.c.value)) == "1"
+        assert list(connection.execute(sa.select(checkpoints))) == []
+
+
+def test_too_many_waiting_records_are_left_out_and_counted(tmp_path: Path) -> None:
+    opened = open_engine(tmp_path)
+    writer = Writer(opened, queue=3, flush_seconds=5.0, compare=exact, judging=True)
+    taken = [writer.put(exchange(str(place))) for place in range(5)]
+    assert (taken, writer.dropped) == ([True] * 3 + [False] * 2, 2)
+    writer.close()
+    assert writer.written == 3
+    opened.dispose()
+
+
+def test_export_holds_everything_and_is_the_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "deploy.toml").write_text("", encoding="utf-8")
+    with Offline.open(tmp_path / "deploy.toml") as offline:
+        _, secret = offline.create_key("ada", "user")
+        writer = Writer(offline.engine, queue=100, flush_seconds=0.01, compare=exact, judging=True)
+        writer.put(exchange("one", Answer("incumbent", True, 0.1, text="yes"), learner_says("no")))
+        writer.submit(
+            lambda c: store.write_feedback(c, Feedback("one", "k", "score", 1.0), exact, correct_from=0.5)
+        ).result(10)
+        writer.close()
+        assert offline.export(tmp_path / "out.jsonl") == 1
+        line = json.loads((tmp_path / "out.jsonl").read_text())
+        assert [answer["text"] for answer in line["answers"]] == ["yes", "no"]
+        assert line["feedback"][0]["score"] == 1.0
+        for file in ("out.jsonl", "deployment/audit.key"):
+            assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600
+    for file in (tmp_path / "deployment").iterdir():
+        assert secret.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b'{"choices": []}', b'{"choices": [5]}', b"[" * 100_000, b"\xff", b'{"choices": {}}']
+)
+def test_nothing_an_endpoint_sends_can_break_the_reading(body: bytes) -> None:
+    for kind in ("application/json", "text/event-stream"):
+        assert readings.read(body, kind).text is None
+        assert readings.read(b"data: " + body + b"\n\n", kind).text in (None, "")
+        assert readings.read(body, kind, "gzip") == readings.NOTHING
+
+
+def test_comparators() -> None:
+    assert (exact(" A  b", "a B"), exact("a", "b")) == (1.0, 0.0)
+    assert same_json('{"a": 1, "b": 2}', '```json\n{"b": 2, "a": 1}\n```') == 1.0
+    assert (same_json("no", "{}"), same_json("{}", "no")) == (0.0, None)
+    from foretaste.deploy.judging import comparator
+
+    with pytest.raises(ConfigError, match="Did you mean 'exact'"):
+        comparator("exakt")
+    with pytest.raises(ConfigError, match="cannot be found"):
+        comparator("no_such_module:f")
+    failing = comparator("operator:truediv")
+    assert failing is not None
+    assert failing("a", "b") is None
