@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("__main__", "growth", "limits", "machine", "peers", "protocol", "rows", "side_generate", "side_ours")
-PEER_PARTS = ("side_trl", "side_vllm", "sides", "table", "workloads")
+PARTS = ("__main__", "gradients", "growth", "limits", "machine", "peers", "protocol", "rows", "side_generate")
+PEER_PARTS = ("side_ours", "side_trl", "side_vllm", "sides", "table", "workloads")
 SET_BY_SIDES = (
     "HF_HUB_OFFLINE",
     "TRL_EXPERIMENTAL_SILENCE",
