@@ -82,7 +82,8 @@ class Incumbent:
         if self.fault == "error":
             await self._send(send, 503, json.dumps({"error": {"message": "overloaded"}}))
             return
-        text = str(int(request["messages"][-1]["content"]) + 1)
+        asked = request["messages"][-1].get("content")
+        text = str(int(asked) + 1) if isinstance(asked, str) and asked.isascii() and asked.isdigit() else "?"
         identity = "chatcmpl-same" if self.same_id else f"chatcmpl-up{next(self.numbers)}"
         if request.get("stream"):
             await self._stream(send, identity, text)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from foretaste.deploy import reading as readings
 from foretaste.deploy import store
 from foretaste.deploy.database import open_engine, reading, writing
+from foretaste.deploy.figures import of_store
 from foretaste.deploy.judging import exact, same_json
 from foretaste.deploy.offline import Offline
 from foretaste.deploy.records import Answer, Exchange, Feedback, LateAnswer, LearnerAnswer
@@ -92,7 +93,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine
 
 @pytest.fixture
 def writer(engine: sa.Engine) -> Iterator[Writer]:
-    opened = Writer(engine, queue=100, flush_seconds=0.01, compare=exact, judging=True)
+    opened = Writer(engine, queue=1000, flush_seconds=0.01, compare=exact, judging=True)
     yield opened
     opened.close()
 
@@ -190,6 +191,25 @@ def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Write
         assert connection.scalar(sa.select(head.c.id)) == 1
         assert connection.scalar(sa.select(meta.c.value)) == "1"
         assert list(connection.execute(sa.select(checkpoints))) == []
+
+
+def test_figures_are_counted_over_the_newest_requests(engine: sa.Engine, writer: Writer) -> None:
+    for place in range(120):
+        served = place >= 60
+        mine = learner_says("yes" if place % 4 else "no", served=served)
+        made = exchange(f"r{place}", *([mine] if served else [Answer("incumbent", True, 0.1, text="yes"), mine]))
+        made.route, made.reason = ("learner", "") if served else ("incumbent", "shadow")
+        writer.put(made)
+    scores(engine, writer)
+    with reading(engine) as connection:
+        found = of_store(connection, 0.5)
+    assert (found["requests"], found["window"], found["served_share"]) == (120, 120, 0.5)
+    assert (found["routes"], found["reasons"]) == ({"incumbent": 60, "learner": 60}, {"shadow": 60})
+    assert found["incumbent_tokens_saved"] == 120
+    assert (found["silent"]["n"], found["silent"]["mean"], found["served"]) == (60, 0.75, None)
+    assert [(one["n"], one["mean_value"], one["mean_outcome"]) for one in found["calibration"]] == [(60, 0.5, 0.75)]
+    assert [point["served_share"] for point in found["curve"]] == [0.0] * 20 + [1.0] * 20
+    assert found["curve"][0]["request"] == 3
 
 
 def test_too_many_waiting_records_are_left_out_and_counted(tmp_path: Path) -> None:

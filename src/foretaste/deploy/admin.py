@@ -67,7 +67,7 @@ class Pages:
         self._admit(request, "admin")
         deployment, supervisor = self._app.deployment, self._app.supervisor
         seen = dict(supervisor.seen) if supervisor else {}
-        found = await asyncio.to_thread(_guarded, figures, deployment, seen)
+        found = await asyncio.to_thread(_guarded, figures, deployment, seen, deployment.tokens_today())
         return _json(found)
 
     async def action(self, request: Request) -> Response:

@@ -29,7 +29,7 @@ NEWEST = 5000
 TEXT = 2000
 
 
-def figures(deployment: Deployment, seen: dict[str, Seen]) -> dict[str, Any]:
+def figures(deployment: Deployment, seen: dict[str, Seen], tokens_today: int) -> dict[str, Any]:
     """Return everything that the admin's page shows."""
     with reading(deployment.engine) as connection:
         found = of_store(connection, deployment.config.takeover.correct_from)
@@ -40,7 +40,7 @@ def figures(deployment: Deployment, seen: dict[str, Seen]) -> dict[str, Any]:
         "state": dataclasses.asdict(deployment.state) | {"killed": deployment.killed},
         "decisions": {name: dataclasses.asdict(one) for name, one in seen.items()},
         "coverage": deployment.metrics.shadow_coverage,
-        "tokens_today": deployment.tokens_today(),
+        "tokens_today": tokens_today,
         "alpha": deployment.config.stages.alpha,
         "store_healthy": deployment.writer.healthy,
         "store_dropped": deployment.writer.dropped,
@@ -93,11 +93,12 @@ def _curve(connection: Connection, last: int, judged: list[tuple[int, float, boo
     """Return share taken over and success of the learner along the requests, in equal pieces."""
     first = max(0, last - NEWEST)
     size = max(1, -(-(last - first) // POINTS))
-    place = (requests.c.number - 1 - first).op("/")(size)  # of integers: rounded down by every database
+    place = (requests.c.number - 1 - first) // size
     query = (
         sa.select(place.label("place"), requests.c.route, sa.func.count().label("n"))
         .where(requests.c.number > first)
-        .group_by(place, requests.c.route)
+        # By its name: PostgreSQL takes two equal expressions with values in them for different ones.
+        .group_by("place", requests.c.route)
     )
     pieces: dict[int, dict[str, int]] = {}
     for row in connection.execute(query):

@@ -54,7 +54,8 @@ def calibrated(deployment: Deployment, state: State) -> State | None:
     if not takeover.look_due(len(judged), state.looks + 1):
         return None
     look = state.looks + 1
-    found = takeover.calibrate(judged, state.checkpoint, alpha=stage.alpha, delta=stage.delta, look=look)
+    now = takeover.calibrate(judged, state.checkpoint, alpha=stage.alpha, delta=stage.delta, look=look)
+    found = takeover.renewed(Threshold(**state.threshold) if state.threshold else None, now)
     return replace(state, tau=found.tau, threshold=dataclasses.asdict(found), looks=look)
 
 

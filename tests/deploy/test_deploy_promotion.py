@@ -1,0 +1,134 @@
+"""Shadow, canary, live and back in a running server, by the evidence in its own store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foretaste.deploy import audit, state
+from foretaste.deploy.database import open_engine, reading
+from foretaste.deploy.learner import ScriptedLearner
+from foretaste.deploy.settings import DeployConfig, OldTasksConfig, StoreConfig, TakeoverConfig
+from foretaste.deploy.stages import StageConfig
+from foretaste.errors import DeployError
+
+STAGES = StageConfig(
+    alpha=0.1, canary_shares=(0.5,), shadow_requests=60, bake_requests=30, minimum_judged=10, minimum_coverage=0.5
+)
+
+
+class World:
+    """A learner that is right and sure of even numbers, wrong and unsure of odd ones; its skill can be taken away."""
+
+    broken = False
+
+    def answer(self, messages: list[dict[str, Any]]) -> tuple[str, float]:
+        number = int(messages[-1]["content"])
+        right = number % 2 == 0 and not self.broken
+        return str(number + 1) if right else "?", 0.95 if number % 2 == 0 else 0.1
+
+
+def kinds(running: Any) -> list[str]:
+    with reading(running.deployment.engine) as connection:
+        return [entry.kind for entry in audit.entries(connection)]
+
+
+def ask_until(running: Any, kit: Any, condition: Any, most: int = 1500) -> int:
+    """Ask one request after another until it holds; return how many."""
+    with running.client() as client:
+        for number in range(most):
+            assert client.post("/v1/chat/completions", json=kit.question(number)).status_code == 200
+            if condition():
+                return number
+    raise AssertionError(f"not after {most} requests: {running.app.supervisor.seen}, {running.deployment.state}")
+
+
+def test_from_shadow_to_live_on_what_it_can_do_and_back_when_it_breaks(
+    kit: Any, incumbent: Any, tmp_path: Path
+) -> None:
+    world = World()
+    old = [{"messages": [{"role": "user", "content": str(2 * n)}], "answer": str(2 * n + 1)} for n in range(5)]
+    (tmp_path / "old.jsonl").write_text("\n".join(map(json.dumps, old)), encoding="utf-8")
+    config = replace(
+        kit.config_for(incumbent.url),
+        stages=STAGES,
+        takeover=TakeoverConfig(every_seconds=0.02, check_share=0.5),
+        old_tasks=OldTasksConfig(file="old.jsonl"),
+        store=StoreConfig(flush_seconds=0.02),
+    )
+    with kit.serve(config, tmp_path, ScriptedLearner(world.answer)) as running:
+        deployment = running.deployment
+        ask_until(running, kit, lambda: deployment.state.stage == "canary")
+        assert 0.1 < deployment.state.tau <= 0.95  # even numbers alone
+        ask_until(running, kit, lambda: deployment.state.stage == "live")
+        assert (deployment.state.share, deployment.state.accepted) == (1.0, "scripted")
+        models = [running.ask(number).json()["model"] for number in (10, 11, 12, 13)]
+        assert models == ["scripted", "big", "scripted", "big"]
+        world.broken = True
+        ask_until(running, kit, lambda: deployment.state.stage == "shadow")
+        assert deployment.state.tau is None
+        assert running.ask(10).json()["model"] == "big"
+        assert [kind for kind in kinds(running) if kind in ("promote", "rollback")] == [
+            "promote",
+            "promote",
+            "rollback",
+        ]
+        with reading(deployment.engine) as connection:
+            audit.verify(connection, deployment.audit_key)
+
+
+def test_a_held_deployment_is_not_promoted(kit: Any, incumbent: Any, tmp_path: Path) -> None:
+    config = replace(
+        kit.config_for(incumbent.url),
+        stages=STAGES,
+        takeover=TakeoverConfig(every_seconds=0.02),
+        store=StoreConfig(flush_seconds=0.02),
+    )
+    with kit.serve(config, tmp_path, ScriptedLearner(World().answer)) as running:
+        kit.wait_for(lambda: running.deployment.state.checkpoint)
+        running.deployment.change("hold", "person:test", {"held": True}, "for a test")
+        ask_until(
+            running,
+            kit,
+            lambda: (
+                "current" in running.app.supervisor.seen and running.app.supervisor.seen["current"].kind == "promote"
+            ),
+        )
+        assert running.deployment.state.stage == "shadow"
+
+
+def test_only_people_loosen_caps(tmp_path: Path) -> None:
+    engine, key = open_engine(tmp_path), b"k" * 32
+    state.begin(engine, key, DeployConfig(stages=StageConfig(share_ceiling=0.3)))
+
+    def change(actor: str, **changes: Any) -> state.State:
+        return state.change(engine, key, "test", actor, changes, "test")
+
+    for wrong in (
+        {"share_ceiling": 0.4},
+        {"tokens_per_day": 10**9},
+        {"harm_budget": 0.1},
+        {"share": 0.31},
+    ):
+        with pytest.raises(DeployError, match="raised by people only"):
+            change("stages", **wrong)
+    change("stages", share_ceiling=0.2, share=0.2)
+    change("person:ada", share_ceiling=0.5, held=True, killed=True, may_serve=False)
+    for wrong in ({"held": False}, {"killed": False}, {"may_serve": True}):
+        with pytest.raises(DeployError, match="raised by people only"):
+            change("stages", **wrong)
+    assert change("key:0a1b", held=False).held is False
+    with pytest.raises(DeployError, match="Did you mean 'share'"):
+        change("person:ada", shar=1)
+    with pytest.raises(DeployError, match="accepted: 0 to 1"):
+        change("person:ada", share=1.5)
+    with reading(engine) as connection:
+        refused = [entry for entry in audit.entries(connection) if entry.kind == "test_refused"]
+        audit.verify(connection, key)
+    assert [list(entry.payload["refused"]) for entry in refused][:2] == [["share_ceiling"], ["tokens_per_day"]]
+    assert len(refused) == 7
+    engine.dispose()

@@ -1,0 +1,109 @@
+"""Learning on the job: what the store holds becomes experiences, and steps of learning become checkpoints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from foretaste.config import ModelConfig, SamplingConfig
+from foretaste.deploy import state, store
+from foretaste.deploy.database import reading, writing
+from foretaste.deploy.judging import exact
+from foretaste.deploy.offline import Offline
+from foretaste.deploy.records import Answer, Exchange, Feedback, LearnerAnswer
+from foretaste.deploy.settings import DeployConfig, LearnerConfig, TrainingConfig
+from foretaste.deploy.tables import checkpoints
+from foretaste.deploy.training_process import PROGRESS_FILE, TrainingWork
+from foretaste.models import checkpoint
+from foretaste.models.actor_critic import ActorCritic
+from foretaste.models.sampler import Sampler
+from foretaste.records import Conversation, Message
+
+CONFIG = DeployConfig(training=TrainingConfig(enabled=True, every=4, publish_every=2, learning_rate=1e-2))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    model = ActorCritic.load(ModelConfig(name="nano", critic_layers=1), seed=1)
+    saved = checkpoint.save(model, tmp_path_factory.mktemp("base") / "nano")
+    return model, saved
+
+
+@pytest.fixture
+def offline(base: Any, tmp_path: Path) -> Any:
+    (tmp_path / "deploy.toml").write_text("", encoding="utf-8")
+    with Offline.open(tmp_path / "deploy.toml") as opened:
+        opened.config = replace(CONFIG, learner=LearnerConfig(checkpoint=base[1].path, device="cpu"))
+        yield opened
+
+
+def write_judged(offline: Any, base: Any, count: int, *, first: int = 0) -> None:
+    """Write requests that nano answered silently, every second one right by the incumbent."""
+    model, saved = base
+    sampler = Sampler(model, SamplingConfig(max_new_tokens=3, max_context=200))
+    for place in range(first, first + count):
+        conversation = Conversation(str(place), [Message("user", f"what is {place}?")], sample_seed=place)
+        action = sampler.act([conversation])[0]
+        prompt = conversation.tokens[: -len(action.tokens)]
+        trace = {"prompt": prompt, "tokens": action.tokens, "logprobs": action.logprobs, "values": action.values}
+        said = LearnerAnswer(action.text, saved.id, 0.5, 0.5, len(prompt), len(action.tokens), trace=trace)
+        right = action.text if place % 2 == 0 else "4"
+        body = json.dumps({"messages": [{"role": "user", "content": f"what is {place}?"}]}).encode()
+        exchange = Exchange(f"r{place}", "k", body, "shadow", False, sampled=True)
+        exchange.answers = [Answer("incumbent", True, 0.1, text=right), Answer("learner", False, 0.1, learner=said)]
+        with writing(offline.engine) as connection:
+            store.write_exchanges(connection, [exchange])
+            store.judge(connection, [exchange.id], exact)
+
+
+def test_judged_answers_become_checkpoints_and_nothing_is_learned_twice(offline: Any, base: Any) -> None:
+    work = TrainingWork(offline.config, offline.folder)
+    assert work.step() is False  # nothing to learn from
+    write_judged(offline, base, 9)
+    found, last = work.experiences()
+    assert [one.id for one in found] == ["r0", "r1", "r2", "r3"]
+    assert last == 4
+    assert [one.score for one in found] == [1.0, 0.0, 1.0, 0.0]
+    assert [one.correction is not None for one in found] == [False, True, False, True]  # only what was wrong
+    assert len(found[0].action.tokens) == len(found[0].action.logprobs)
+    assert (work.step(), work.step(), work.step()) == (True, True, False)
+    with reading(offline.engine) as connection:
+        made = connection.execute(sa.select(checkpoints)).one()
+    assert checkpoint.read(made.path).id == made.id != base[1].id
+    assert made.parent == base[1].id
+    assert json.loads(made.note)["step"] == 2
+    progress = json.loads((offline.folder / "deployment" / PROGRESS_FILE).read_text())
+    assert progress == {"learned": 8}
+    again = TrainingWork(offline.config, offline.folder)  # as after a kill
+    assert again.experiences()[1] == 9
+    work.engine.dispose()
+    again.engine.dispose()
+
+
+def test_learning_needs_permission(offline: Any, base: Any) -> None:
+    write_judged(offline, base, 4)
+    work = TrainingWork(offline.config, offline.folder)
+    state.change(offline.engine, offline.key, "cap", "person:test", {"may_learn": False}, "test")
+    assert work.step() is False
+    state.change(offline.engine, offline.key, "cap", "person:test", {"may_learn": True, "killed": True}, "test")
+    assert work.step() is False
+    state.change(offline.engine, offline.key, "lift", "person:test", {"killed": False}, "test")
+    assert work.step() is True
+    work.engine.dispose()
+
+
+def test_a_persons_correction_is_what_should_have_been_said(offline: Any, base: Any) -> None:
+    write_judged(offline, base, 4)
+    given = Feedback("r1", "k", "correction", None, "42")
+    with writing(offline.engine) as connection:
+        store.write_feedback(connection, given, exact, correct_from=0.5)
+    work = TrainingWork(offline.config, offline.folder)
+    found = {one.id: one for one in work.experiences()[0]}
+    assert found["r1"].correction == tuple(base[0].template.action("42"))
+    assert found["r3"].correction == tuple(base[0].template.action("4"))
+    work.engine.dispose()
