@@ -9,6 +9,7 @@ Shape letters: B sequences, P prefix tokens, S suffix tokens, H hidden size, N a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -72,13 +73,17 @@ def pack(sequences: Sequence[TokenSequence], device: torch.device) -> Packed:
     return Packed(*(tensor.to(device) for tensor in (prefix, suffix, mask, *indices)))
 
 
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all sequences begin with: what the smallest and the largest have in common."""
+    pairs = zip(min(sequences), max(sequences), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def _shared(prompts: list[list[int]]) -> int:
     """Length of the prefix that all prompts share, leaving each at least one token of its own."""
     if len(prompts) < 2:
         return 0
-    first, last = min(prompts), max(prompts)
-    limit = min(map(len, prompts)) - 1
-    shared = next((i for i in range(limit) if first[i] != last[i]), limit)
+    shared = min(common_prefix(prompts), min(map(len, prompts)) - 1)
     return shared if shared >= MIN_SHARED else 0
 
 

@@ -9,7 +9,6 @@ Episodes that ended in an error, and episodes without an action token, carry no 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import TokenSequence
+from foretaste.models.trunk import common_prefix
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.returns import Array, Returns, gae, group_advantages, leave_one_out_advantages
 
@@ -175,15 +175,8 @@ def make_batch(episodes: Sequence[Episode]) -> Batch:
         turn_end_BT=turn_end,
         final_value_B=np.array([episode.final_value for episode in kept], dtype=np.float64),
         group_B=np.array([groups[_item(episode)] for episode in kept], dtype=np.int64),
-        shared_prefix=_shared_prefix(sequences),
+        shared_prefix=common_prefix([list(sequence.tokens) for sequence in sequences]),
     )
-
-
-def _shared_prefix(sequences: Sequence[TokenSequence]) -> int:
-    """Return how many tokens all sequences begin with: what the smallest and the largest have in common."""
-    tokens = [list(sequence.tokens) for sequence in sequences]
-    pairs = zip(min(tokens), max(tokens), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _item(episode: Episode) -> tuple[str, int, int, str]:
