@@ -124,7 +124,7 @@ def test_an_alarm_stops_learning_and_brings_the_accepted_weights_back(tmp_path) 
     learner.resume()
     assert not learner.step(mixed(learner)).stopped
     learner.forget()
-    assert learner.episodes == []
+    assert (learner.episodes, learner.corrections, learner.history) == ([], [], [])
 
 
 def test_checkpoints_are_named_by_their_content_and_know_their_parent(tmp_path) -> None:

@@ -14,7 +14,7 @@ from foretaste.deploy.traffic import Part, World
 from foretaste.errors import ConfigError
 from foretaste.records import Action
 
-CHANGE, LEARNED, REQUESTS = 1600, 2000, 3200
+CHANGE, LEARNED, REQUESTS = 1280, 1600, 2560
 CONFIG = SimulationConfig(requests=REQUESTS, change="policy", old_items=90)
 
 

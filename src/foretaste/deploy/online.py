@@ -191,9 +191,10 @@ class OnlineTrainer:
     def forget(self) -> None:
         """Drop remembered experiences and corrections: after a breach they may teach what is no longer right.
 
-        The weights and the demonstrations of old tasks stay.
+        The weights and the demonstrations of old tasks stay. What the alarms compare with begins anew: scores of the
+        world before would make relearning look like a collapse.
         """
-        self.episodes, self.corrections = [], []
+        self.episodes, self.corrections, self.history = [], [], []
 
     # Pieces -------------------------------------------------------------------------------------
 

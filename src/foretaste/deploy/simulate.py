@@ -169,7 +169,9 @@ class Simulation:
                 if self.live:
                     value = confidence_of(by_live[index])
                     self.live.judged.append(Judged(self.live.checkpoint.id, value, request.right(by_live[index].text)))
-        self.trainer.step(experiences)
+        before = self.trainer.stopped
+        for alarm in self.trainer.step(experiences).alarms if not before else ():
+            self._tell("alarm", f"learning has stopped: {alarm.name}: {alarm.reason}")
         known = sum(request.right(action.text) for request, action in zip(requests, on_trial, strict=True))
         shown_stage = self.live.stage if self.live else self.trial.stage
         answered = len(on_trial) + len(by_live)

@@ -107,7 +107,7 @@ def _charts(result: SimulationResult) -> list[str]:
         line_chart(
             [
                 Series("served by the learner", [share]),
-                Series("learner is right", [can]),
+                Series("newest weights are right", [can]),
                 Series("cost saved", [saved]),
             ],
             title="What the learner took over",
