@@ -22,7 +22,7 @@ EXAMPLES = """\
   foretaste deploy rollback
   foretaste deploy kill                      the learner is out at once; --lift lets it in again
   foretaste deploy cap share_ceiling 0.2     caps and permissions
-  foretaste deploy try runs/x/final          have a checkpoint tried in shadow
+  foretaste deploy try runs/x/checkpoint     have a checkpoint tried in shadow
   foretaste deploy key create alice          user key; --scope admin or person
   foretaste deploy key list
   foretaste deploy export out.jsonl

@@ -26,7 +26,7 @@ EXAMPLES = """\
   foretaste exam papers
   foretaste exam quick --policy oracle
   foretaste exam quick --policy smollm2-135m
-  foretaste exam extract --policy runs/extract-1122-0143-7f3a/final --samples 4
+  foretaste exam extract --policy runs/extract-1122-0143-7f3a/checkpoint --samples 4
   foretaste exam my_paper.toml --policy openai:qwen3@http://localhost:8000/v1 --stop-early
   foretaste exam --resume latest
   foretaste exam compare SITTING_A SITTING_B"""
