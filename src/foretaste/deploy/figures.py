@@ -109,7 +109,7 @@ def _curve(connection: Connection, last: int, judged: list[tuple[int, float, boo
         total = sum(pieces[index].values())
         points.append(
             {
-                "request": first + (index + 1) * size,
+                "request": min(last, first + (index + 1) * size),
                 "served_share": pieces[index].get("learner", 0) / total,
                 "success": _proportion(inside),
             }

@@ -135,7 +135,7 @@ class Offline:
         off = [name for name in ("may_serve", "may_shadow", "may_learn") if not getattr(now, name)]
         share = found["served_share"]
         return [
-            f"{self.config.name}: {'no server runs' if pid is None else 'running'}{''.join(f', {flag}' for flag in flags)}",
+            ", ".join([f"{self.config.name}: {'no server runs' if pid is None else 'running'}", *flags]),
             f"stage        {now.stage}, share {now.share:.0%} (ceiling {now.share_ceiling:.0%})",
             f"checkpoint   {(now.checkpoint or 'none')[:12]}; accepted {(now.accepted or 'none')[:12]}; "
             f"candidate {(now.candidate or 'none')[:12]}",
@@ -150,7 +150,8 @@ class Offline:
     def export(self, path: Path) -> int:
         """Write all requests with their answers and feedback as JSON lines; return how many.
 
-        The file holds prompts and answers; the owner alone may read it. Raises: DeployError if the file is there already or cannot be written.
+        The file holds prompts and answers; the owner alone may read it.
+        Raises: DeployError if the file is there already or cannot be written.
         """
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
