@@ -2,9 +2,9 @@
 
     make bench                                 everything: about half an hour on 2 cores
     make bench ROWS="short help"               some rows
-    make bench QUICK=1                         a quarter of the work, 2 pairs: a look, not a figure to quote
+    make bench QUICK=1                         a quarter of the work, 2 rounds: a look, not a figure to quote
 
-Sides are processes that keep their models loaded (`sides.py`); for each pair ours and the peer do the same work
+Sides are processes that keep their models loaded (`sides.py`); in each round ours and the peers do the same work
 (`workloads.py`) one after the other, so that a machine whose speed drifts treats both alike. `rows.py` says what is
 compared, `limits.py` what the machine allows at most, `growth.py` measures how cost grows.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,19 @@ from rich.console import Console
 from benchmarks import limits, machine, peers, workloads
 from benchmarks.machine import Machine
 from benchmarks.peers import PeerMissing
-from benchmarks.rows import NAMES, SAMPLING, STEP_NAMES, STEP_REACHES, SamplingRow, help_row, nano_row
+from benchmarks.rows import NAMES, SAMPLING, STEP, STEP_ROUNDS, SamplingRow, help_row, nano_row
 from benchmarks.sides import Measured, Side
 from benchmarks.table import Row, compare, show, write
 
 RESULTS = Path(__file__).with_name("results.json")
 CRITIC_LAYERS = 4
-STEP_PAIRS = 3
-"""Pairs of the training step, of which the peer's takes most of a minute."""
 
 
 class Bench:
     """One run: sides are started when a row needs them, and ended with it."""
 
-    def __init__(self, *, pairs: int, quick: bool, console: Console) -> None:
-        self.pairs, self.quick, self.console = pairs, quick, console
+    def __init__(self, *, rounds: int | None, quick: bool, console: Console) -> None:
+        self.rounds, self.quick, self.console = rounds, quick, console
         self.threads = machine.threads()
         self.versions: dict[str, dict[str, str]] = {}
         self.model, self.size, self.critic = _model()
@@ -51,76 +50,70 @@ class Bench:
 
     def sampling(self, row: SamplingRow) -> list[Row]:
         """Measure one workload beside each of its peers."""
-        made = []
-        for peer, module, reach in row.reaches:
-            ours, theirs, note = self._pairs(row.workload, module, peer, self.pairs)
-            rates = [one.tokens / one.seconds for one in ours]
-            least = [
-                limits.sampling_seconds(
-                    workloads.talks(row.workload, seed + 1, quick=self.quick),
-                    self.size,
-                    self.limits.bf16_gflops,
-                    self.limits.read_gbytes,
-                )
-                / one.seconds
-                for seed, one in enumerate(ours)
-            ]
-            made.append(
-                compare(
-                    row.name,
-                    peer.name,
-                    "tokens/s",
-                    rates,
-                    [one.tokens / one.seconds for one in theirs],
-                    reach=reach,
-                    more_is_better=True,
-                    limit=sorted(least)[len(least) // 2],
-                    note=note,
-                )
+        ours, theirs, notes = self._rounds(
+            row.workload, [(peer, module) for peer, module, _ in row.reaches], row.rounds
+        )
+        shares = [self._least_seconds(row.workload, number) / one.seconds for number, one in enumerate(ours, 1)]
+        return [
+            compare(
+                row.name,
+                peer.name,
+                "tokens/s",
+                [one.tokens / one.seconds for one in ours],
+                [one.tokens / one.seconds for one in theirs[peer.name]],
+                reach=reach,
+                more_is_better=True,
+                limit=statistics.median(shares),
+                note=notes.get(peer.name, ""),
             )
-        return made
+            for peer, _, reach in row.reaches
+        ]
 
     def step(self) -> list[Row]:
         """Measure a whole training step and its memory."""
-        ours, theirs, note = self._pairs("step", "side_trl", peers.TRL, min(self.pairs, STEP_PAIRS))
-        made = []
-        for name, reach, unit, of in zip(
-            STEP_NAMES,
-            STEP_REACHES,
-            ("s", "GB"),
-            (lambda one: one.seconds, lambda one: one.peak_bytes / 1e9),
-            strict=True,
-        ):
-            mine, other = [of(one) for one in ours], [of(one) for one in theirs]
-            made.append(compare(name, "trl", unit, mine, other, reach=reach, more_is_better=False, note=note))
-        return made
+        ours, theirs, notes = self._rounds("step", [(peers.TRL, "side_trl")], STEP_ROUNDS)
+        other = theirs[peers.TRL.name]
+        figures = {
+            "s": ([one.seconds for one in ours], [one.seconds for one in other]),
+            "GB": ([one.peak_bytes / 1e9 for one in ours], [one.peak_bytes / 1e9 for one in other]),
+        }
+        return [
+            compare(name, "trl", unit, *figures[unit], reach=reach, more_is_better=False, note=notes.get("trl", ""))
+            for name, unit, reach in STEP
+        ]
 
-    def _pairs(
-        self, name: str, module: str, peer: peers.Peer, pairs: int
-    ) -> tuple[list[Measured], list[Measured], str]:
-        """Return paired measurements, one run of each before them; the peer's are empty, with a note, if it cannot."""
-        ours, theirs, note, other = [], [], "", None
-        side = self.side("side_ours", None)
+    def _least_seconds(self, workload: str, seed: int) -> float:
+        talks = workloads.talks(workload, seed, quick=self.quick)
+        return limits.sampling_seconds(talks, self.size, self.limits.bf16_gflops, self.limits.read_gbytes)
+
+    def _rounds(
+        self, name: str, others: list[tuple[peers.Peer, str]], rounds: int
+    ) -> tuple[list[Measured], dict[str, list[Measured]], dict[str, str]]:
+        """Return our runs, each peer's, and why a peer could not run.
+
+        In each round all sides do the same work in turn; a small round before them warms all up.
+        """
+        rounds = self.rounds or (2 if self.quick else rounds)
+        sides, notes = {"foretaste": self.side("side_ours", None)}, {}
+        found: dict[str, list[Measured]] = {"foretaste": [], **{peer.name: [] for peer, _ in others}}
         try:
-            try:
-                other = self.side(module, peer)
-            except PeerMissing as error:
-                note = f"{peer.name} not measured: {error}"
-            for seed in range(pairs + 1):
-                mine = side.run(name, seed)
-                done = other.run(name, seed) if other else None
-                if seed:
-                    ours.append(mine)
-                    theirs += [done] if done else []
-                    self.console.print(
-                        f"{name} {seed}/{pairs}: ours {mine.seconds:.2f} s, "
-                        f"{peer.name} {f'{done.seconds:.2f} s' if done else 'not measured'}"
-                    )
+            for peer, module in others:
+                try:
+                    sides[peer.name] = self.side(module, peer)
+                except PeerMissing as error:
+                    notes[peer.name] = f"not measured: {error}"
+            for number in range(rounds + 1):
+                for label, side in sides.items():
+                    done = side.run(name, number, quick=self.quick or number == 0)
+                    if number:
+                        found[label].append(done)
+                if number:
+                    told = ", ".join(f"{label} {runs[-1].seconds:.2f} s" for label, runs in found.items() if runs)
+                    self.console.print(f"{name}, round {number} of {rounds}: {told}")
         finally:
-            for one in (side, other):
-                if one:
-                    one.close()
-        return ours, theirs, note
+            for side in sides.values():
+                side.close()
+        return found.pop("foretaste"), found, notes
 
     def about(self) -> dict[str, Any]:
         """Return what a reader needs to place the figures."""
@@ -149,8 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure the chosen rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed side by side with peers.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the work, 2 pairs")
-    parser.add_argument("--pairs", type=int, default=None, help="pairs of each sampling row (default 5)")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the work, 2 rounds")
+    parser.add_argument("--rounds", type=int, default=None, help="rounds of each row (default: 3 or 5)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the file to write")
     chosen = parser.parse_args(arguments)
     unknown = sorted(set(chosen.rows) - set(NAMES))
@@ -158,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"unknown rows: {', '.join(unknown)}; accepted: {', '.join(NAMES)}")
     rows = chosen.rows or NAMES
     console = Console(width=170)
-    bench = Bench(pairs=chosen.pairs or (2 if chosen.quick else 5), quick=chosen.quick, console=console)
+    bench = Bench(rounds=chosen.rounds, quick=chosen.quick, console=console)
     found = bench.limits
     console.print(
         f"{found.processor}, {found.threads} threads: bf16 products {found.bf16_gflops:,.0f} GFLOP/s, "

@@ -21,6 +21,7 @@ class SamplingRow(NamedTuple):
     name: str
     reaches: tuple[tuple[Peer, str, float], ...]
     """Peer, its module, and how many times faster to be."""
+    rounds: int = 5
 
 
 SAMPLING = (
@@ -38,6 +39,7 @@ SAMPLING = (
         "multi-turn",
         "64 conversations x 8 turns, growing context",
         ((peers.GENERATE, "side_generate", 5.0), (peers.VLLM, "side_vllm", 2.0)),
+        rounds=3,
     ),
     SamplingRow(
         "uneven",
@@ -45,7 +47,13 @@ SAMPLING = (
         ((peers.GENERATE, "side_generate", 5.0),),
     ),
 )
-STEP_NAMES = ("one training step, 64 x 32 tokens: PPO with critic beside GRPO", "peak memory of that step")
+STEP = (
+    ("one training step, 64 x 32 tokens: PPO with critic beside GRPO", "s", 5.0),
+    ("peak memory of that step", "GB", 2.0),
+)
+"""Name, unit, and how many times less it should take."""
+STEP_ROUNDS = 3
+NAMES = ("one training step, 64 x 32 tokens: PPO with critic beside GRPO", "peak memory of that step")
 STEP_REACHES = (5.0, 2.0)
 NAMES = (*(row.workload for row in SAMPLING), "step", "nano", "help")
 """What ROWS= accepts."""

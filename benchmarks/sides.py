@@ -43,7 +43,6 @@ class Side:
             "OMP_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",
         }
-        self._quick = quick
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [found, "-m", f"benchmarks.{module}"],
@@ -56,11 +55,11 @@ class Side:
             )
         self._answer()
 
-    def run(self, name: str, seed: int) -> Measured:
+    def run(self, name: str, seed: int, *, quick: bool) -> Measured:
         """Do a workload once. Raises: PeerMissing if the process has died."""
         assert self._process.stdin is not None
         try:
-            print(json.dumps({"name": name, "seed": seed, "quick": self._quick}), file=self._process.stdin, flush=True)
+            print(json.dumps({"name": name, "seed": seed, "quick": quick}), file=self._process.stdin, flush=True)
         except BrokenPipeError as error:
             raise PeerMissing(f"stopped; see {self._log}") from error
         return Measured(**self._answer())
