@@ -157,8 +157,8 @@ def test_a_sample_of_what_the_learner_serves_is_checked_by_the_incumbent(
 
 
 def test_a_slow_learner_delays_nobody_twice(kit: Any, incumbent: Any, tmp_path: Any) -> None:
-    config = kit.config_for(incumbent.url, learner=LearnerConfig(deadline_seconds=0.2, shadow_deadline_seconds=0.2))
-    with kit.serve(config, tmp_path, ScriptedLearner(plus_one, seconds=5.0)) as running:
+    config = kit.config_for(incumbent.url, learner=LearnerConfig(deadline_seconds=1.0, shadow_deadline_seconds=1.0))
+    with kit.serve(config, tmp_path, ScriptedLearner(plus_one, seconds=9.0)) as running:
         promoted(running, kit)
         assert running.ask(5).json()["model"] == "big"
         assert running.ask(5).json()["model"] == "big"

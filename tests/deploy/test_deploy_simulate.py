@@ -14,7 +14,7 @@ from foretaste.deploy.traffic import Part, World
 from foretaste.errors import ConfigError
 from foretaste.records import Action
 
-CHANGE, LEARNED, REQUESTS = 1280, 1600, 2560
+CHANGE, LEARNED, REQUESTS = 1600, 1920, 3200
 CONFIG = SimulationConfig(requests=REQUESTS, change="policy", old_items=90)
 
 
