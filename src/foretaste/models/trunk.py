@@ -73,7 +73,7 @@ def pack(sequences: Sequence[TokenSequence], device: torch.device) -> Packed:
     return Packed(*(tensor.to(device) for tensor in (prefix, suffix, mask, *indices)))
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix(sequences: Sequence[list[int]]) -> int:
     """Return how many tokens all sequences begin with: what the smallest and the largest have in common."""
     pairs = zip(min(sequences), max(sequences), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
