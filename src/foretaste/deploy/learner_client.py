@@ -118,13 +118,9 @@ class ProcessLearner:
         pause = FIRST_PAUSE_SECONDS
         while not self._closing:
             started = time.monotonic()
-            ways = processes.context()
-            ours, theirs = ways.Pipe()
+            ours, theirs = processes.context().Pipe()
             arguments = (theirs, self._config, self.path)
-            process: BaseProcess = getattr(ways, "Process")(  # noqa: B009 (typeshed gives only its subclasses one)
-                target=learner_process.run, args=arguments, name="foretaste-learner", daemon=True
-            )
-            process.start()
+            process = processes.start(learner_process.run, arguments, "foretaste-learner")
             theirs.close()
             self._process, self._pipe, self._outbox = process, ours, queue.SimpleQueue()
             # Sending blocks while the process does not read: never in the event loop.

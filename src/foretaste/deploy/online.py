@@ -23,8 +23,9 @@ from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.records import Action, Checkpoint, Episode, EpisodeEnd, Turn
 from foretaste.rl.batch import Batch, compute_returns, make_batch
+from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.reference import Reference
-from foretaste.rl.returns import Array, Returns, vtrace
+from foretaste.rl.returns import Array
 from foretaste.rl.tasks import keyed_seed
 from foretaste.rl.update import Updater
 
@@ -209,14 +210,9 @@ class OnlineTrainer:
         batch = make_batch(self.episodes[-self.config.critic_samples :])
         if self.steps == 1:
             self.model.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
-        ratio_BT = np.exp(np.clip(self.updater.logprobs(batch) - batch.logprobs_BT, -20, 20))
-        values_BT = self.updater.values(batch)
-        targets = vtrace(batch.rewards_BT, values_BT, batch.final_value_B, batch.length_B, ratio_BT)
-        weights = batch.mask_BT.astype(np.float64)
-        returns = Returns(np.zeros_like(targets), targets, weights)
-        return self.updater.fit_critic(
-            batch, returns, passes=self.config.critic_passes, seed=self.config.seed, key=("online", self.steps)
-        )
+        passes = CriticPasses(self.updater, batch, seed=self.config.seed, key=("online", self.steps))
+        returns = self.updater.replay_returns(passes, ratio_cap=1.0)
+        return passes.fit(returns, passes=self.config.critic_passes)
 
     def _actor(self, episodes: Sequence[Episode]) -> tuple[dict[str, float], int]:
         """Take PPO steps on the newly judged answers that are not stale; return metrics and the number masked."""

@@ -7,7 +7,10 @@ imports torch. Where there is no fork server (Windows), processes start from not
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 PRELOAD = ["foretaste.deploy.learner_process", "foretaste.models.sampler", "foretaste.models.checkpoint"]
 
@@ -19,6 +22,15 @@ def context() -> BaseContext:
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(PRELOAD)
     return found
+
+
+def start(target: Callable[..., None], arguments: tuple[Any, ...], name: str) -> BaseProcess:
+    """Start a daemon that runs `target`, and return it."""
+    made: BaseProcess = getattr(context(), "Process")(  # noqa: B009 (typeshed gives only its subclasses one)
+        target=target, args=arguments, name=name, daemon=True
+    )
+    made.start()
+    return made
 
 
 def parent_lives() -> bool:

@@ -209,8 +209,8 @@ def number_judged(connection: Connection, ids: Sequence[str]) -> None:
         query = sa.select(answers.c.number).where(
             answers.c.request.in_(ids[start : start + CHUNK]), answers.c.score.is_not(None), answers.c.judged.is_(None)
         )
-        for number in list(connection.scalars(query.order_by(answers.c.number))):
-            place = (connection.scalar(sa.select(sa.func.max(answers.c.judged))) or 0) + 1
+        last = connection.scalar(sa.select(sa.func.max(answers.c.judged))) or 0
+        for place, number in enumerate(list(connection.scalars(query.order_by(answers.c.number))), last + 1):
             connection.execute(answers.update().where(answers.c.number == number).values(judged=place))
 
 

@@ -60,14 +60,9 @@ class Training:
                     return
                 self.restarts += 1
                 logger.error("The training's process ended with code %s; it is started again", process.exitcode)
-            started: BaseProcess = getattr(processes.context(), "Process")(  # noqa: B009 (as in learner_client.py)
-                target=training_process.run,
-                args=(deployment.config, str(deployment.folder)),
-                name="foretaste-training",
-                daemon=True,
-            )
-            started.start()
-            self._process, self._started = started, time.monotonic()
+            arguments = (deployment.config, str(deployment.folder))
+            self._process = processes.start(training_process.run, arguments, "foretaste-training")
+            self._started = time.monotonic()
 
     def end(self) -> None:
         """End the process at once; what it has not published is learned again from the store."""

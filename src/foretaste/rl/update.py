@@ -115,7 +115,8 @@ class Updater:
         Source: value pretraining, VC-PPO 2503.01491 section 4.1.
         """
         self.actor_critic.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
-        batch = self.refreshed(batch)  # so that a cut episode's future counts as the mean, not as a fresh head's middle
+        # So that a cut episode's future counts as the mean, not as a fresh head's middle.
+        batch = batch._replace(final_value_B=self.final_values(batch))
         targets = dataclasses.replace(CRITIC, gamma=self.algorithm.gamma)
         returns = compute_returns(batch, targets, values_BT=np.zeros_like(batch.values_BT))
         passes = self.algorithm.value_pretraining_passes
