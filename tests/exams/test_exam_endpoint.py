@@ -1,10 +1,7 @@
 """An endpoint policy against a real local server that misbehaves."""
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,52 +11,6 @@ from foretaste.exams.endpoint import Endpoint, parse_endpoint
 from foretaste.records import Conversation, Message
 
 KEY = "sk-very-secret"
-Behaviour = Callable[["Handler", dict[str, Any], int], None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Plays `server.behaviour(handler, request, number of earlier requests)`."""
-
-    server: Any
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            number = len(self.server.bodies)
-            self.server.bodies.append((self.path, dict(self.headers), body))
-        self.server.behaviour(self, body, number)
-
-    def do_GET(self) -> None:
-        self.reply(200, {"data": [{"id": "small"}, {"id": "large"}]})
-
-    def reply(self, status: int, body: Any, **headers: str) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def answer(self, text: str, finish: str = "stop") -> None:
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
-        self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 2}})
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Any]:
-    running: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.lock, running.bodies, running.daemon_threads = threading.Lock(), [], True
-    running.behaviour = lambda handler, body, number: handler.answer("ok")
-    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
 
 
 def endpoint(server: Any, **settings: Any) -> Endpoint:
@@ -77,7 +28,7 @@ def test_answers_come_in_order_with_totals_and_the_key_only_in_the_header(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     open_now, most = [0], [0]
 
-    def echo(handler: Handler, body: dict[str, Any], number: int) -> None:
+    def echo(handler: Any, body: dict[str, Any], number: int) -> None:
         with server.lock:
             open_now[0] += 1
             most[0] = max(most[0], open_now[0])
@@ -99,7 +50,7 @@ def test_answers_come_in_order_with_totals_and_the_key_only_in_the_header(
     assert (path, headers["Authorization"], body["model"]) == ("/v1/chat/completions", f"Bearer {KEY}", "small")
 
 
-def drop(handler: Handler) -> None:
+def drop(handler: Any) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
@@ -107,7 +58,7 @@ def drop(handler: Handler) -> None:
     handler.close_connection = True
 
 
-PASSING_FAULTS: dict[str, Callable[[Handler], None]] = {
+PASSING_FAULTS: dict[str, Callable[[Any], None]] = {
     "429": lambda h: h.reply(429, {"error": {"message": "slow down"}}, Retry_After="0"),
     "500": lambda h: h.reply(500, b"<html>oops</html>"),
     "503 with a date": lambda h: h.reply(503, {}, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT"),
@@ -130,7 +81,7 @@ def test_faults_that_pass_are_tried_again(server: Any, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", PASSING_FAULTS)
 def test_faults_that_stay_fail_one_item_and_the_others_go_on(server: Any, fault: str) -> None:
-    def one_bad(handler: Handler, body: dict[str, Any], number: int) -> None:
+    def one_bad(handler: Any, body: dict[str, Any], number: int) -> None:
         bad = body["messages"][-1]["content"] == "question 1"
         PASSING_FAULTS[fault](handler) if bad else handler.answer("ok")
 
@@ -145,7 +96,7 @@ def test_faults_that_stay_fail_one_item_and_the_others_go_on(server: Any, fault:
 
 
 def test_slow_bytes_are_cut_off_as_a_whole(server: Any) -> None:
-    def dribble(handler: Handler, body: dict[str, Any], number: int) -> None:
+    def dribble(handler: Any, body: dict[str, Any], number: int) -> None:
         handler.send_response(200)
         handler.end_headers()
         try:
