@@ -7,7 +7,8 @@ client's key nor any other of its headers is sent on. Next: `chat.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -29,6 +30,17 @@ class UpstreamError(Exception):
         self.status, self.code = status, code
 
 
+@contextmanager
+def _breaking_off() -> Iterator[None]:
+    """Say what the client is told when an answer that had begun does not end."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise UpstreamError(504, "incumbent_silent", "The incumbent fell silent amid its answer.") from error
+    except aiohttp.ClientError as error:
+        raise UpstreamError(502, "incumbent_broke_off", "The incumbent broke off amid its answer.") from error
+
+
 @dataclass(slots=True)
 class Reply:
     """The head of the incumbent's answer; its body is read by `chunks`."""
@@ -44,22 +56,14 @@ class Reply:
 
         Raises: UpstreamError if it breaks off or falls silent.
         """
-        try:
+        with _breaking_off():
             async for chunk in self.response.content.iter_any():
                 yield chunk
-        except TimeoutError as error:
-            raise UpstreamError(504, "incumbent_silent", "The incumbent fell silent amid its answer.") from error
-        except aiohttp.ClientError as error:
-            raise UpstreamError(502, "incumbent_broke_off", "The incumbent broke off amid its answer.") from error
 
     async def body(self) -> bytes:
         """Return the whole body; raises as `chunks` does."""
-        try:
+        with _breaking_off():
             return await self.response.read()
-        except TimeoutError as error:
-            raise UpstreamError(504, "incumbent_silent", "The incumbent fell silent amid its answer.") from error
-        except aiohttp.ClientError as error:
-            raise UpstreamError(502, "incumbent_broke_off", "The incumbent broke off amid its answer.") from error
 
     def release(self) -> None:
         """Let the connection go: back to the pool if the body was read, closed if not."""
