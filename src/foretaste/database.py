@@ -7,12 +7,14 @@ is called in messages and which error they are raised as. Next: `ledger_database
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -22,6 +24,9 @@ from foretaste.errors import ForetasteError
 
 NextSteps = tuple[tuple[tuple[str, ...], str], ...]
 """Words of a driver's message, and what to do about it; the first that fits counts."""
+
+_turns: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
+"""One lock for each engine that writes to SQLite, see `_taking_turns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class DatabaseKind:
                 "for PostgreSQL: pip install 'foretaste[postgresql]' and a URL that starts with postgresql+psycopg://"
             ) from error
         if engine.dialect.name == "sqlite":
+            _turns[engine] = threading.Lock()
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -79,6 +85,7 @@ class DatabaseKind:
     def writing(self, engine: Engine) -> Iterator[Connection]:
         """One write transaction: the write lock is taken first, everything is committed or nothing."""
         with (
+            _taking_turns(engine),
             self.translated(engine),
             engine.connect().execution_options(foretaste_write=True) as connection,
             connection.begin(),
@@ -128,6 +135,21 @@ def shown(url: URL) -> str:
     """Return the file's path, or the URL without its password."""
     is_file = url.get_backend_name() == "sqlite" and url.database
     return repr(url.database) if is_file else url.render_as_string(hide_password=True)
+
+
+@contextmanager
+def _taking_turns(engine: Engine) -> Iterator[None]:
+    """Let the threads of one process write to SQLite in turn.
+
+    SQLite itself has no queue: who waits looks again every tenth of a second, so on a slow disk a thread that writes
+    without pause keeps all others out until their patience ends.
+    """
+    turn = _turns.get(engine)
+    if turn is None:
+        yield
+        return
+    with turn:
+        yield
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:

