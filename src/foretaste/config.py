@@ -33,6 +33,9 @@ class EnvConfig:
     """Wordings to draw from, one an episode, uniformly."""
     examples: int = 2
     """Worked examples in the prompt, played by the environment's oracle."""
+    instructions: bool = True
+    """Whether the prompt begins with the environment's instructions; False spares a policy that has learned the form
+    from demonstrations their tokens in every episode."""
     max_turns: int | None = None
     """Turns after which an episode is truncated; None takes the environment's own limit."""
 

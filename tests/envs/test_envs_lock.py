@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.envs.base import demonstrate
-from foretaste.envs.lock import CUES, EXAMPLE_CUES, LEVELS, RESPONSES, Lock, draw_table, random_success
+from foretaste.envs.lock import CUES, EXAMPLE_CUES, LEVELS, RESPONSES, TERSE_CUES, Lock, draw_table, random_success
 from foretaste.envs.seeds import SPLITS, seed_for
 from foretaste.errors import ConfigError
 
@@ -179,3 +179,29 @@ def test_a_seed_repeats_its_episode() -> None:
 def test_impossible_settings_are_refused_by_name(settings: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         Lock(level=1, **settings)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    choices=st.integers(2, 8),
+    cues=st.integers(1, 30),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_no_word_is_accepted_by_more_cues_than_the_others(
+    seed: int, choices: int, cues: int, data: st.DataObject
+) -> None:
+    accepted = data.draw(st.integers(1, choices))
+    rows = draw_table(seed, choices, accepted, cues).accepted.values()
+    assert all(len(row) == accepted for row in rows)
+    counts = [sum(word in row for row in rows) for word in RESPONSES[:choices]]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_a_terse_lock_shows_the_cue_alone_and_a_mark_behind_it_once_a_mistake_shows() -> None:
+    lock = Lock(horizon=6, choices=2, critical=3, visibility="at once", terse=True)
+    first, _ = lock.reset(seed=seed_for("train", 3))
+    assert first == lock.sequence[0] in TERSE_CUES
+    mistake, shown, info = fatal_play(lock, seed_for("train", 3))
+    assert shown[:-1] == [f"{cue}!" for cue in lock.sequence[mistake + 1 :]]
+    assert info["success"] == 0.0

@@ -164,6 +164,13 @@ def test_gate_stops_with_the_recorded_probability_and_bootstraps(actor_critic):
         assert 0 < episode.final_value < 1
 
 
+def test_instructions_can_be_left_out():
+    shown = EnvPool(EnvConfig("lock", examples=1)).prompt
+    spared = EnvPool(EnvConfig("lock", examples=1, instructions=False)).prompt
+    assert shown[0].role == "system"
+    assert spared == shown[1:]
+
+
 def test_the_oracle_plays_without_a_model():
     episodes = rollout(Oracle(), tasks(5), pool(Count)).episodes
     assert [turn.action.text for turn in episodes[0].turns] == ["yes"] * 3

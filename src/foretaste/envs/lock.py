@@ -8,6 +8,7 @@ which cue) is drawn afresh for every `table`, so a method tuned on some tables i
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from foretaste.envs.base import TextEnv
@@ -28,6 +29,7 @@ CUES = (
     "rope", "rose", "sail", "shell", "ship", "snow", "spoon", "star", "stone", "table", "tower", "train", "tree",
     "wheel", "whale", "window", "wolf",
 )  # fmt: skip
+TERSE_CUES = tuple("abcdefghijklmnopqrstuvwxyz0123456789")
 EXAMPLE_CUES = ("desk", "pond", "sock", "vase")
 """Only in worked examples, so that these show the form of a reply and nothing of any table."""
 _EXAMPLE_TURNS = 3
@@ -85,6 +87,9 @@ class Lock(TextEnv):
     that counts tokens gains from failing. With `end_on_ruin=True` the episode ends on the turn on
     which the mistake shows; a silent one still shows only at the horizon.
 
+    With `terse=True` an observation is the cue alone, a letter or a digit, with "!" behind it once a mistake shows: about a
+    third of the tokens, for studies of many runs by tiny decoders that have learned the form from demonstrations.
+
     `privileged`: whether the episode is ruined already, and how many critical cues are left.
     Same table, other seeds: other orders of the same cues. Splits do not change the table.
     """
@@ -109,6 +114,7 @@ class Lock(TextEnv):
         table: int = 0,
         cues: int = 8,
         end_on_ruin: bool = False,
+        terse: bool = False,
     ) -> None:
         """Choose a preset, replace any of its values, and draw the rule table.
 
@@ -122,6 +128,7 @@ class Lock(TextEnv):
             table: seed of the rule table.
             cues: critical cues in the table, and as many idle ones.
             end_on_ruin: end the episode when a mistake shows.
+            terse: show cues of one character, and nothing else.
 
         Raises: ConfigError for values that make no lock.
         """
@@ -135,6 +142,7 @@ class Lock(TextEnv):
         self.table_seed = table
         self.cues = cues
         self.end_on_ruin = end_on_ruin
+        self.terse = terse
         self._check(self.chain)
 
     @property
@@ -146,7 +154,9 @@ class Lock(TextEnv):
         """Lay out the cues of an episode."""
         chain = self.chain
         self._check(chain)
-        self.table = draw_table(self.table_seed, chain.choices, chain.accepted, self.cues)
+        self.table = draw_table(
+            self.table_seed, chain.choices, chain.accepted, self.cues, TERSE_CUES if self.terse else CUES
+        )
         matters = set(self.random.sample(range(chain.horizon), chain.critical))
         rows = sorted(self.table.accepted)
         self.sequence = [
@@ -154,8 +164,7 @@ class Lock(TextEnv):
         ]
         self.ruined_at: int | None = None
         self._uniform = random.Random(f"lock-uniform:{self.seed}")
-        words = " ".join(RESPONSES[: chain.choices])
-        return f"Words: {words}. Turns: {chain.horizon}. {self._observation(0)}", self._info(0)
+        return self._opening(self._observation(0)), self._info(0)
 
     def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
         """Take an answer; case and surrounding punctuation do not matter."""
@@ -199,8 +208,8 @@ class Lock(TextEnv):
         for index in range(count):
             draw = random.Random(seed_for("example", index))
             cues = draw.sample(EXAMPLE_CUES, min(_EXAMPLE_TURNS, chain.horizon))
-            shown = [_line(turn, cue, jammed=False) for turn, cue in enumerate(cues)]
-            shown[0] = f"Words: {' '.join(words)}. Turns: {chain.horizon}. {shown[0]}"
+            shown = [self._line(turn, cue, jammed=False) for turn, cue in enumerate(cues)]
+            shown[0] = self._opening(shown[0], chain)
             played.append([(observation, draw.choice(words)) for observation in shown])
         return played
 
@@ -212,7 +221,17 @@ class Lock(TextEnv):
         return turn - self.ruined_at >= (1 if visibility == "at once" else self.delay)
 
     def _observation(self, turn: int) -> str:
-        return _line(turn, self.sequence[turn], jammed=self._shows(turn))
+        return self._line(turn, self.sequence[turn], jammed=self._shows(turn))
+
+    def _line(self, turn: int, cue: str, *, jammed: bool) -> str:
+        if self.terse:
+            return f"{cue}!" if jammed else cue
+        return f"Turn {turn + 1}. {'Jammed. ' if jammed else ''}Cue {cue}."
+
+    def _opening(self, shown: str, chain: Chain | None = None) -> str:
+        chain = chain or self.chain
+        words = " ".join(RESPONSES[: chain.choices])
+        return shown if self.terse else f"Words: {words}. Turns: {chain.horizon}. {shown}"
 
     def _info(self, turn: int) -> dict[str, Any]:
         left = sum(cue in self.table.accepted for cue in self.sequence[turn:])
@@ -220,6 +239,7 @@ class Lock(TextEnv):
 
     def _check(self, chain: Chain) -> None:
         """Raise ConfigError for settings that make no lock."""
+        most = len(TERSE_CUES if self.terse else CUES) // 2
         faults = [
             (not 1 <= chain.horizon <= 1000, f"horizon is {chain.horizon}; it must be 1 to 1000"),
             (not 2 <= chain.choices <= len(RESPONSES), f"choices is {chain.choices}; it must be 2 to {len(RESPONSES)}"),
@@ -231,7 +251,7 @@ class Lock(TextEnv):
                 not 1 <= chain.accepted <= chain.choices,
                 f"accepted is {chain.accepted}; it must be 1 to choices, {chain.choices}",
             ),
-            (not 1 <= self.cues <= len(CUES) // 2, f"cues is {self.cues}; it must be 1 to {len(CUES) // 2}"),
+            (not 1 <= self.cues <= most, f"cues is {self.cues}; it must be 1 to {most}"),
             (self.delay < 1, f"delay is {self.delay}; it must be at least 1"),
         ]
         for wrong, message in faults:
@@ -249,13 +269,17 @@ def random_success(choices: int, critical: int, accepted: int = 1) -> float:
     return (accepted / choices) ** critical
 
 
-def draw_table(seed: int, choices: int, accepted: int, cues: int) -> Table:
-    """Return the rule table of a seed: `cues` critical cues with their accepted words, and `cues` idle ones."""
+def draw_table(seed: int, choices: int, accepted: int, cues: int, vocabulary: Sequence[str] = CUES) -> Table:
+    """Return the rule table of a seed: `cues` critical cues with their accepted words, and `cues` idle ones.
+
+    Every word is accepted by as many cues as any other, or one more: no word is a better answer than the others to a
+    policy that ignores the cue, which would otherwise be a trap that every method falls into.
+    """
     draw = random.Random(f"lock-table:{seed}:{choices}:{accepted}:{cues}")
-    chosen = draw.sample(CUES, 2 * cues)
-    words = RESPONSES[:choices]
-    return Table({cue: frozenset(draw.sample(words, accepted)) for cue in chosen[:cues]}, tuple(chosen[cues:]))
-
-
-def _line(turn: int, cue: str, *, jammed: bool) -> str:
-    return f"Turn {turn + 1}. {'Jammed. ' if jammed else ''}Cue {cue}."
+    chosen = draw.sample(vocabulary, 2 * cues)
+    words = draw.sample(RESPONSES[:choices], choices)
+    table = {
+        cue: frozenset(words[(place * accepted + offset) % choices] for offset in range(accepted))
+        for place, cue in enumerate(chosen[:cues])
+    }
+    return Table(table, tuple(chosen[cues:]))

@@ -55,12 +55,13 @@ class Cell(NamedTuple):
             "critical": self.critical,
             "visibility": self.visibility,
             "table": FRESH_TABLES + seed,
+            "terse": True,
         }
         return f"lock?{urlencode(arguments)}"
 
 
 def _arm(name: str, cell: Cell) -> Callable[[int], TrainConfig]:
-    return lambda seed: method(name, base(cell.env(seed)))
+    return lambda seed: method(name, base(cell.env(seed), instructions=False))
 
 
 def plan(cells: Sequence[Cell], methods: Sequence[str], seeds: tuple[int, ...], budget: int, minutes: float) -> Plan:

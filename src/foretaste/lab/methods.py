@@ -42,10 +42,17 @@ BASELINES = ("grpo", "dynamic-grpo", "leave-one-out", "batch-mean", "success-rep
 """All that do without a critic."""
 
 
-def base(env: str, *, warm: ImitateConfig | None = None, max_new_tokens: int = 4, level: int = 1) -> TrainConfig:
+def base(
+    env: str,
+    *,
+    warm: ImitateConfig | None = None,
+    max_new_tokens: int = 4,
+    level: int = 1,
+    instructions: bool = True,
+) -> TrainConfig:
     """Return what all arms share: `nano-xs` with a critic of its own, a warm start, and a curve of held-out items."""
     return TrainConfig(
-        env=EnvConfig(env, level=level, examples=0),
+        env=EnvConfig(env, level=level, examples=0, instructions=instructions),
         model=ModelConfig("nano-xs", critic_layers=-1),
         sampling=SamplingConfig(max_new_tokens=max_new_tokens),
         algorithm=AlgorithmConfig(

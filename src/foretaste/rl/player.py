@@ -18,12 +18,14 @@ from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message
 from foretaste.rl.tasks import Task
 
 
-def prompt_messages(env: gymnasium.Env[Any, Any], examples: int, level: int) -> list[Message]:
-    """Return the messages before the first observation: instructions, then worked examples as a chat.
+def prompt_messages(
+    env: gymnasium.Env[Any, Any], examples: int, level: int, *, instructed: bool = True
+) -> list[Message]:
+    """Return the messages before the first observation: instructions (if `instructed`), then worked examples as a chat.
 
     They are equal for all episodes of an environment and level, so a sampler computes them once.
     """
-    instructions = instructions_of(env)
+    instructions = instructions_of(env) if instructed else ""
     messages = [Message("system", instructions)] if instructions else []
     for example in worked_examples_of(env, examples, level):
         for observation, action in example:

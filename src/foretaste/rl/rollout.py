@@ -51,7 +51,9 @@ class EnvPool:
         self._create = env_class or (lambda: make(config.id))
         self._free: list[gymnasium.Env[Any, Any]] = []
         first = self._create()
-        self.prompt: list[Message] = prompt_messages(first, config.examples, config.level)
+        self.prompt: list[Message] = prompt_messages(
+            first, config.examples, config.level, instructed=config.instructions
+        )
         self._free.append(first)
 
     def instance(self) -> gymnasium.Env[Any, Any]:
