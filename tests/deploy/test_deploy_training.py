@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from foretaste.config import ModelConfig, SamplingConfig
-from foretaste.deploy import state, store
+from foretaste.deploy import analysis, evidence, online, state, store
+from foretaste.deploy.alarms import Alarm
 from foretaste.deploy.database import reading, writing
 from foretaste.deploy.judging import exact
 from foretaste.deploy.offline import Offline
@@ -106,4 +107,34 @@ def test_a_persons_correction_is_what_should_have_been_said(offline: Any, base: 
     found = {one.id: one for one in work.experiences()[0]}
     assert found["r1"].correction == tuple(base[0].template.action("42"))
     assert found["r3"].correction == tuple(base[0].template.action("4"))
+    work.engine.dispose()
+
+
+def test_after_a_step_back_what_was_remembered_is_forgotten(offline: Any, base: Any) -> None:
+    write_judged(offline, base, 9)
+    work = TrainingWork(offline.config, offline.folder)
+    assert work.step() is True
+    assert len(work.trainer.episodes) == 4
+    state.change(offline.engine, offline.key, "rollback", "stages", {"fresh_from": 4}, "test")
+    assert work.step() is True
+    assert len(work.trainer.episodes) == 4  # those of this step alone
+    work.engine.dispose()
+
+
+def test_an_alarm_is_held_against_all_that_the_same_learning_has_made(
+    offline: Any, base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_judged(offline, base, 12)
+    work = TrainingWork(offline.config, offline.folder)
+    assert (work.step(), work.step()) == (True, True)  # the second step publishes
+    with reading(offline.engine) as connection:
+        made = connection.execute(sa.select(checkpoints)).one()
+        assert store.alarms_of(connection, made.id) == ()
+    monkeypatch.setattr(online, "alarms", lambda history, config: (Alarm("kl", "far away", "a knob"),))
+    assert work.step() is True
+    present = replace(state.load(offline.engine), checkpoint=made.id)
+    with reading(offline.engine) as connection:
+        seen = evidence.gather(connection, present, correct_from=0.5, threshold=None, old_tasks=None)
+    assert seen.alarms == ("kl: far away",)
+    assert analysis.alarms(seen).verdict is not analysis.Verdict.SUCCESS
     work.engine.dispose()

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from foretaste.deploy.analysis import Evidence, Finding
 from foretaste.deploy.state import State
+from foretaste.deploy.store import alarms_of
 from foretaste.deploy.tables import answers, requests
 from foretaste.deploy.takeover import Judged, Threshold
 
@@ -82,6 +83,7 @@ def gather(
         served_outcomes=right,
         threshold=threshold,
         old_tasks=old_tasks,
+        alarms=alarms_of(connection, state.checkpoint or ""),
         harm=float(connection.scalar(harm.where(since, _LEARNER, answers.c.served)) or 0.0),
     )
 

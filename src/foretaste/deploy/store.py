@@ -221,6 +221,20 @@ def add_checkpoint(connection: Connection, identity: str, path: str, parent: str
     )
 
 
+def add_alarms(connection: Connection, parent: str, alarms: Sequence[str]) -> None:
+    """Write alarms of training down against every checkpoint that it made from `parent`."""
+    for row in list(connection.execute(sa.select(checkpoints).where(checkpoints.c.parent == parent))):
+        note = json.dumps({**json.loads(row.note), "alarms": list(alarms)})
+        connection.execute(checkpoints.update().where(checkpoints.c.number == row.number).values(note=note))
+
+
+def alarms_of(connection: Connection, checkpoint: str) -> tuple[str, ...]:
+    """Return the alarms that training raised about a checkpoint; none for one that was not made on the job."""
+    query = sa.select(checkpoints.c.note).where(checkpoints.c.id == checkpoint).order_by(checkpoints.c.number.desc())
+    note = connection.scalar(query.limit(1))
+    return tuple(json.loads(note).get("alarms", ())) if note else ()
+
+
 def storable(text: str | None) -> str | None:
     """Return text that every database takes: without NUL characters and lone surrogates."""
     if text is None:

@@ -22,7 +22,7 @@ from foretaste.deploy.database import open_engine, reading, writing
 from foretaste.deploy.deployment import files_folder, store_url
 from foretaste.deploy.processes import parent_lives
 from foretaste.deploy.settings import DeployConfig
-from foretaste.deploy.store import add_checkpoint
+from foretaste.deploy.store import add_alarms, add_checkpoint
 from foretaste.deploy.tables import answers, feedback
 from foretaste.records import Action
 
@@ -77,6 +77,7 @@ class TrainingWork:
         )
         model = checkpoint.load(path, device=config.learner.device)
         self.trainer: OnlineTrainer = OnlineTrainer(model, online, files / training.folder)
+        self.fresh_from = now.fresh_from
         self.steps = 0
         self.announced = False
 
@@ -89,6 +90,9 @@ class TrainingWork:
             from foretaste.models import checkpoint
 
             self.trainer.accept(checkpoint.read(now.accepted_path))
+        if now.fresh_from > self.fresh_from:  # stepped back: what is remembered may be right no longer
+            self.fresh_from = now.fresh_from
+            self.trainer.forget()
         experiences, last = self.experiences()
         if len(experiences) < self.config.training.every:
             return False
@@ -152,12 +156,17 @@ class TrainingWork:
         scratch.replace(self.progress)
 
     def _alarm(self, report: OnlineReport) -> None:
-        """Write the alarm down once; learning stands still until the process is started again."""
+        """Write the alarm down once, and against all that this learning has made since a version was accepted.
+
+        Learning stands still until the process is started again.
+        """
         if self.announced:
             return
         self.announced = True
-        payload = {"alarms": [f"{one.name}: {one.reason}" for one in report.alarms], "step": report.step}
+        found = [f"{one.name}: {one.reason}" for one in report.alarms]
+        payload = {"alarms": found, "step": report.step}
         with writing(self.engine) as connection:
+            add_alarms(connection, self.trainer.accepted.id, found)
             audit.append(connection, self.key, "training_alarm", "training", payload)
 
 

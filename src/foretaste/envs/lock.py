@@ -87,8 +87,8 @@ class Lock(TextEnv):
     that counts tokens gains from failing. With `end_on_ruin=True` the episode ends on the turn on
     which the mistake shows; a silent one still shows only at the horizon.
 
-    With `terse=True` an observation is the cue alone, a letter or a digit, with "!" behind it once a mistake shows: about a
-    third of the tokens, for studies of many runs by tiny decoders that have learned the form from demonstrations.
+    With `terse=True` an observation is the cue alone, a letter or a digit, with "!" behind it once a mistake shows:
+    about a third of the tokens, for studies of many runs by tiny decoders that learn the form from demonstrations.
 
     `privileged`: whether the episode is ruined already, and how many critical cues are left.
     Same table, other seeds: other orders of the same cues. Splits do not change the table.
