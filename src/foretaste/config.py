@@ -117,6 +117,8 @@ class AlgorithmConfig:
     kl_coefficient: float = 0.0
     """Weight of the k2 estimate of KL(policy || initial policy) in the loss; 0 keeps no reference."""
     normalize_advantages: bool = True
+    relative_advantages: bool = False
+    """Weigh each advantage by 1 / V(s), as in the gradient of log success; for `ppo` with returns in [0, 1]."""
     value_pretraining_passes: int = 4
     """Passes over the first episodes, critic only, before the actor may move."""
     value_pretraining_episodes: int = 64
@@ -138,6 +140,8 @@ class ReplayConfig:
     """Age at which an episode is half as likely to be replayed; None: age does not matter."""
     ratio_cap: float = 1.0
     """Truncation of the probability ratio in the critic's V-trace targets."""
+    policy_passes: int = 0
+    """Passes of the policy over the critic's episodes that imitate the actions after which V rose."""
     success_episodes: int = 0
     """Replayed successes that the policy also imitates in each step: the control without a critic."""
     actor_start_successes: int = 0

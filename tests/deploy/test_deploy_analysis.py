@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from foretaste.deploy.analysis import BLOCK, Evidence, Verdict, analyse, log_e_above, log_e_change, served_error
-from foretaste.deploy.stages import StageConfig
+from foretaste.deploy.stage_config import StageConfig
 
 RATE, DELTA, RUNS, LENGTH = 0.1, 0.1, 800, 300
 

@@ -13,7 +13,7 @@ from foretaste.deploy import audit, state
 from foretaste.deploy.database import open_engine, reading
 from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.settings import DeployConfig, OldTasksConfig, StoreConfig, TakeoverConfig
-from foretaste.deploy.stages import StageConfig
+from foretaste.deploy.stage_config import StageConfig
 from foretaste.errors import DeployError
 
 STAGES = StageConfig(

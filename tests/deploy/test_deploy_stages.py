@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.deploy.analysis import Evidence, Finding, Verdict
-from foretaste.deploy.stages import Caps, Stage, StageConfig, changed_caps, decide, shadow
+from foretaste.deploy.stage_config import StageConfig
+from foretaste.deploy.stages import Stage, decide, shadow
 from foretaste.deploy.takeover import NOTHING, Threshold
 from foretaste.errors import ConfigError
 
@@ -144,15 +145,3 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match="accepted"):
             StageConfig(**wrong)
-
-
-def test_caps_fall_by_themselves_and_rise_by_a_person() -> None:
-    caps = Caps(0.5, 1000, frozenset({"search"}))
-    lower = Caps(0.2, 10, frozenset())
-    assert changed_caps(caps, lower, person=None) == lower
-    for higher in (Caps(0.6, 1000, caps.tools), Caps(0.5, 1001, caps.tools), Caps(0.5, 1000, frozenset({"buy"}))):
-        with pytest.raises(ConfigError, match="Only a person"):
-            changed_caps(caps, higher, person=None)
-        assert changed_caps(caps, higher, person="ada") == higher
-    with pytest.raises(ConfigError, match="share_ceiling from 0 to 1"):
-        changed_caps(caps, Caps(1.5), person="ada")

@@ -21,7 +21,7 @@ from foretaste.deploy.takeover import Threshold
 from foretaste.exams.sequential import confidence_sequence
 
 if TYPE_CHECKING:
-    from foretaste.deploy.stages import StageConfig
+    from foretaste.deploy.stage_config import StageConfig
 
 BLOCK = 25
 """Judged answers between two places where the test of a change starts anew."""

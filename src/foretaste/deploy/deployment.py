@@ -25,7 +25,7 @@ from foretaste.deploy.learner import Learner, ScriptedLearner
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.metrics import Metrics
 from foretaste.deploy.people import PeopleQueue
-from foretaste.deploy.settings import DeployConfig
+from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.shadow import Judges, Shadow
 from foretaste.deploy.state import State
 from foretaste.deploy.upstream import Upstream
@@ -36,16 +36,6 @@ logger = logging.getLogger(__name__)
 
 DAY_SECONDS = 86_400.0
 SHARED = frozenset({"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "top_p", "seed", "user"})
-
-
-def store_url(config: DeployConfig, folder: Path) -> str | Path:
-    """Return where the store is: a URL as it stands, a folder relative to the configuration's."""
-    return config.store.url if "://" in config.store.url else folder / config.store.url
-
-
-def files_folder(config: DeployConfig, folder: Path) -> Path:
-    """Return where the audit key, the process id and checkpoints are: beside an SQLite store, else `deployment`."""
-    return folder / ("deployment" if "://" in config.store.url else config.store.url)
 
 
 class Deployment:

@@ -12,16 +12,11 @@ from sqlalchemy.engine import Connection
 
 from foretaste.deploy.analysis import Evidence, Finding
 from foretaste.deploy.state import State
-from foretaste.deploy.store import alarms_of
+from foretaste.deploy.store import alarms_of, requests_seen
 from foretaste.deploy.tables import answers, requests
 from foretaste.deploy.takeover import Judged, Threshold
 
 _LEARNER = answers.c.role == "learner"
-
-
-def requests_seen(connection: Connection) -> int:
-    """Return how many requests the deployment has ever written down; deletion of old ones changes nothing."""
-    return int(connection.scalar(sa.select(sa.func.max(requests.c.number))) or 0)
 
 
 def judged_answers(

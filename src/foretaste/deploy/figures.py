@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from foretaste.deploy import audit, evidence
+from foretaste.deploy import audit, evidence, store
 from foretaste.deploy.database import reading
 from foretaste.deploy.reading import messages_text
 from foretaste.deploy.tables import answers, requests
@@ -50,7 +50,7 @@ def figures(deployment: Deployment, seen: dict[str, Seen], tokens_today: int) ->
 
 def of_store(connection: Connection, correct_from: float) -> dict[str, Any]:
     """Return the figures that need the store alone, over its newest requests."""
-    last = evidence.requests_seen(connection)
+    last = store.requests_seen(connection)
     new = requests.c.number > last - NEWEST
     count = sa.func.count()
     routes_query = sa.select(requests.c.route, count).where(new).group_by(requests.c.route)

@@ -13,10 +13,8 @@ import sqlalchemy as sa
 
 from foretaste.deploy import audit, keys, operator, settings, state
 from foretaste.deploy.database import open_engine, reading, writing
-from foretaste.deploy.deployment import files_folder, store_url
-from foretaste.deploy.figures import of_store
 from foretaste.deploy.kill import PID_FILE, running
-from foretaste.deploy.settings import DeployConfig
+from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.state import State
 from foretaste.deploy.store import add_checkpoint
 from foretaste.deploy.tables import answers, feedback, requests
@@ -125,6 +123,8 @@ class Offline:
 
     def status(self) -> list[str]:
         """Return lines that say what the deployment does now."""
+        from foretaste.deploy.figures import of_store  # the mathematics behind it take a second to load
+
         now = state.load(self.engine)
         with reading(self.engine) as connection:
             found = of_store(connection, self.config.takeover.correct_from)

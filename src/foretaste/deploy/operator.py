@@ -11,9 +11,9 @@ from sqlalchemy.engine import Engine
 
 from foretaste.deploy import state as states
 from foretaste.deploy.database import reading
-from foretaste.deploy.evidence import requests_seen
 from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.state import State
+from foretaste.deploy.store import requests_seen
 from foretaste.errors import DeployError, unknown
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from foretaste.deploy import stages, takeover
 from foretaste.deploy.analysis import Finding
 from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment
-from foretaste.deploy.stages import Decision, Stage, StageConfig
+from foretaste.deploy.stage_config import StageConfig
+from foretaste.deploy.stages import Decision, Stage
 from foretaste.deploy.state import State
 from foretaste.deploy.takeover import Threshold
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from foretaste.config import load_recipe
 from foretaste.deploy.kill import KILL_FILE
-from foretaste.deploy.stages import StageConfig
+from foretaste.deploy.stage_config import StageConfig
 from foretaste.errors import ConfigError
 
 
@@ -227,3 +227,13 @@ def check(config: DeployConfig) -> None:
         )
     if config.learner.checkpoint and config.learner.scripted:
         raise ConfigError("learner.checkpoint and learner.scripted are both set; keep the one that shall learn")
+
+
+def store_url(config: DeployConfig, folder: Path) -> str | Path:
+    """Return where the store is: a URL as it stands, a folder relative to the configuration's."""
+    return config.store.url if "://" in config.store.url else folder / config.store.url
+
+
+def files_folder(config: DeployConfig, folder: Path) -> Path:
+    """Return where the audit key, the process id and checkpoints are: beside an SQLite store, else `deployment`."""
+    return folder / ("deployment" if "://" in config.store.url else config.store.url)

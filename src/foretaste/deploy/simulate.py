@@ -19,7 +19,8 @@ from foretaste.deploy.analysis import Evidence, Finding, Verdict
 from foretaste.deploy.old_tasks import OldTask, answers, old_tasks_gate, pairs_of
 from foretaste.deploy.online import Experience, OnlineTrainer
 from foretaste.deploy.simulation_result import PARTS, PARTS_AFTER, Event, Row, SimulationConfig, SimulationResult
-from foretaste.deploy.stages import Decision, Stage, StageConfig, decide, shadow
+from foretaste.deploy.stage_config import StageConfig
+from foretaste.deploy.stages import Decision, Stage, decide, shadow
 from foretaste.deploy.takeover import (
     Judged,
     Threshold,

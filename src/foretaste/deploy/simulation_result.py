@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from foretaste.config import ModelConfig
 from foretaste.deploy.online import OnlineConfig
-from foretaste.deploy.stages import StageConfig
+from foretaste.deploy.stage_config import StageConfig
 from foretaste.deploy.traffic import Change, Part
 from foretaste.records import Interval
 from foretaste.statistics import exact_interval

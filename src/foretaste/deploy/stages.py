@@ -15,52 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from foretaste.deploy.analysis import Evidence, Finding, Verdict, analyse
-from foretaste.errors import ConfigError
+from foretaste.deploy.stage_config import StageConfig
 
 StageName = Literal["shadow", "canary", "live"]
-
-
-@dataclass(frozen=True, slots=True)
-class StageConfig:
-    """What has to be shown before the learner is trusted with more."""
-
-    alpha: float = 0.05
-    """Largest share of wrong answers among those that the learner serves."""
-    delta: float = 0.05
-    """Chance that is accepted of a wrong calibration, and of a false alarm about served answers."""
-    canary_shares: tuple[float, ...] = (0.05, 0.2, 0.5)
-    """Share of the requests that the learner may answer in each step of the canary."""
-    share_ceiling: float = 1.0
-    """Largest share in any stage. Only a person raises it (`changed_caps`)."""
-    shadow_requests: int = 200
-    """Requests before the shadow is judged at all."""
-    bake_requests: int = 100
-    """Requests before a canary step is judged for promotion (a breach is acted on at once)."""
-    minimum_judged: int = 20
-    """Served answers that must have been judged before a canary step can succeed."""
-    minimum_coverage: float = 0.5
-    """Share of the shadow's requests that the learner must have answered."""
-    failures_to_shadow: int = 2
-    """Breaches in a row after which the learner goes back to shadow instead of to its last good checkpoint."""
-    harm_budget: float = 0.0
-    """Harm by served answers that a stage may do."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant."""
-        shares = self.canary_shares
-        if not shares or list(shares) != sorted(shares) or not all(0 < share <= 1 for share in shares):
-            raise ConfigError(
-                f"canary_shares = {shares} cannot be used; accepted: rising shares, each above 0, up to 1"
-            )
-        for name in ("alpha", "delta"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: between 0 and 1")
-        for name in ("share_ceiling", "minimum_coverage"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: 0 to 1")
-        for name in ("shadow_requests", "bake_requests", "minimum_judged", "failures_to_shadow"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,30 +113,3 @@ def _back(stage: Stage, evidence: Evidence, config: StageConfig) -> Stage:
 def _reasons(findings: tuple[Finding, ...], verdict: Verdict | None) -> str:
     """Join the reasons of one verdict; None: of all."""
     return "; ".join(f"{one.check}: {one.reason}" for one in findings if verdict in (None, one.verdict))
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """What the learner may do at most: state that is kept and audited, never part of the code."""
-
-    share_ceiling: float = 1.0
-    tokens_a_day: int = 1_000_000
-    tools: frozenset[str] = frozenset()
-    """Tools it may call."""
-
-
-def changed_caps(caps: Caps, wanted: Caps, *, person: str | None) -> Caps:
-    """Return `wanted` if it may be had: anybody lowers a cap, only a named person raises one.
-
-    Raises: ConfigError naming the caps that would rise without a person, or a value that is no cap.
-    """
-    if not 0 <= wanted.share_ceiling <= 1 or wanted.tokens_a_day < 0:
-        raise ConfigError(f"{wanted} cannot be used; accepted: share_ceiling from 0 to 1, tokens_a_day of 0 or more")
-    raised = [name for name in ("share_ceiling", "tokens_a_day") if getattr(wanted, name) > getattr(caps, name)]
-    raised += ["tools"] if wanted.tools - caps.tools else []
-    if raised and not person:
-        raise ConfigError(
-            f"Only a person raises a cap, and nobody is named: {', '.join(raised)}. Accepted without a person: lower "
-            "caps. Raise it with an administrator's key"
-        )
-    return wanted

@@ -214,6 +214,11 @@ def number_judged(connection: Connection, ids: Sequence[str]) -> None:
             connection.execute(answers.update().where(answers.c.number == number).values(judged=place))
 
 
+def requests_seen(connection: Connection) -> int:
+    """Return how many requests the deployment has ever written down; deletion of old ones changes nothing."""
+    return int(connection.scalar(sa.select(sa.func.max(requests.c.number))) or 0)
+
+
 def add_checkpoint(connection: Connection, identity: str, path: str, parent: str | None, note: dict[str, Any]) -> None:
     """Write down a checkpoint that training made, for the server to take up."""
     connection.execute(

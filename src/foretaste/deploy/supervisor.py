@@ -20,7 +20,6 @@ from foretaste.deploy import audit, keys, promotion, state, store
 from foretaste.deploy.analysis import Finding
 from foretaste.deploy.database import reading, writing
 from foretaste.deploy.deployment import Deployment, describe
-from foretaste.deploy.evidence import requests_seen
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
 from foretaste.deploy.learner import Learner, LearnerUnavailable
 from foretaste.deploy.learner_client import ProcessLearner
@@ -224,7 +223,7 @@ class Supervisor:
 
     def _requests(self) -> int:
         with reading(self._deployment.engine) as connection:
-            return requests_seen(connection)
+            return store.requests_seen(connection)
 
     # The event loop -----------------------------------------------------------------------------
 

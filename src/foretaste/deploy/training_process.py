@@ -19,9 +19,8 @@ from sqlalchemy.engine import Engine
 
 from foretaste.deploy import audit, state
 from foretaste.deploy.database import open_engine, reading, writing
-from foretaste.deploy.deployment import files_folder, store_url
 from foretaste.deploy.processes import parent_lives
-from foretaste.deploy.settings import DeployConfig
+from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.store import add_alarms, add_checkpoint
 from foretaste.deploy.tables import answers, feedback
 from foretaste.records import Action

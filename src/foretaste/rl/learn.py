@@ -18,13 +18,16 @@ from foretaste.records import Episode
 from foretaste.rl import diagnostics
 from foretaste.rl.adapt import LambdaAdapter
 from foretaste.rl.advise import RECHECK_STEPS, Advice, Method, choose, evidence_of, filled, probe
-from foretaste.rl.batch import Batch, make_batch, token_sequence
+from foretaste.rl.batch import Batch, compute_returns, make_batch, token_sequence
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
+from foretaste.rl.returns import relative_advantages
 from foretaste.rl.tasks import keyed_seed
 from foretaste.rl.update import Updater
 
+MOST_GAIN = 2.0
+"""Largest weight of an imitated action: an unlikely success would else be all of a step."""
 _ESTIMATORS: dict[Method, Literal["ppo", "reinforce"]] = {
     "value": "ppo",
     "leave-one-out": "reinforce",
@@ -108,7 +111,26 @@ class Learner:
         metrics |= updater.update(
             actor, step=step, seed=self.config.seed, reference_BT=logprobs, critic=not apart, fresh=fresh
         )
+        if passes and replay.policy_passes:
+            metrics |= self._imitate_gains(passes, step)
         return metrics | self._replay_successes(step)
+
+    def _imitate_gains(self, passes: CriticPasses, step: int) -> dict[str, float]:
+        """Imitate replayed actions after which V rose, by how much of the success that was left they won."""
+        updater, batch = self.updater, passes.batch
+        values_BT = passes.values()
+        algorithm = dataclasses.replace(self._algorithm(), name="ppo")
+        returns = compute_returns(batch, algorithm, values_BT=values_BT)
+        gains_BT = relative_advantages(returns.advantages_BT, values_BT, returns.weights_BT).clip(0.0, MOST_GAIN)
+        loss = updater.imitate_gains(
+            batch,
+            gains_BT,
+            passes=self.config.replay.policy_passes,
+            seed=self.config.seed,
+            step=step,
+            learning_rate=updater.warmup(step) * self.config.algorithm.learning_rate,
+        )
+        return {"policy/gains_loss": loss}
 
     def _algorithm(self) -> Any:
         """Return the settings that the actor's advantages are made with in this step."""

@@ -150,6 +150,20 @@ def leave_one_out_advantages(returns_B: Array, groups_B: NDArray[np.int64] | Non
     return advantages
 
 
+def relative_advantages(advantages_BT: Array, values_BT: Array, weights_BT: Array) -> Array:
+    """Return A_t / max(V(s_t), half the weighted mean of V): what an action did to the success that was left.
+
+    Every state keeps the direction in which its actions improve; only its weight changes, from the gradient of the
+    success to that of its logarithm. Where success is rare that is the difference between learning from the few
+    episodes that got far, and from every mistake alike. The floor keeps a lost state's noise small.
+
+    Source: grad log p = (grad p) / p, applied in every state; docs/value-function.md.
+    """
+    mass = float(weights_BT.sum())
+    floor = 0.5 * float((weights_BT * values_BT).sum()) / mass if mass else 1.0
+    return advantages_BT / np.maximum(values_BT, max(floor, 1e-3))
+
+
 class RunningScale:
     """Root of a weighted, exponentially averaged second moment: the scale that advantages are divided by.
 

@@ -20,7 +20,7 @@ from foretaste.models.precision import MasterWeights
 from foretaste.rl.batch import Batch, compute_returns, final_state_sequence, privileged_sequence
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
-from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
+from foretaste.rl.returns import Array, Returns, RunningScale, relative_advantages, vtrace
 from foretaste.rl.tasks import keyed_seed
 
 CRITIC = AlgorithmConfig(name="ppo", critic_lambda=1.0)
@@ -174,6 +174,10 @@ class Updater:
         algorithm = self.algorithm
         critic = critic and self.has_critic
         returns = compute_returns(batch, algorithm, values_BT=values_BT)
+        if algorithm.relative_advantages and algorithm.name == "ppo":
+            values_BT = batch.values_BT if values_BT is None else values_BT
+            relative = relative_advantages(returns.advantages_BT, values_BT, returns.weights_BT)
+            returns = returns._replace(advantages_BT=relative)
         if algorithm.normalize_advantages and algorithm.name != "grpo":  # grpo has its own scale in each group
             scale = self.scale.update(returns.advantages_BT, returns.weights_BT)
             returns = returns._replace(advantages_BT=returns.advantages_BT / scale)
@@ -207,6 +211,32 @@ class Updater:
             self.optimizer.accumulate()
             loss += part.item()
         self.optimizer.step({"policy": learning_rate})
+        return loss
+
+    def imitate_gains(
+        self, batch: Batch, gains_BT: Array, *, passes: int, seed: int, step: int, learning_rate: float
+    ) -> float:
+        """Take `passes` x `minibatches` supervised steps on action tokens, each weighed by its gain (0: left out).
+
+        Returns the weighted mean negative log-likelihood of the last pass; 0 if nothing was gained.
+
+        Source: self-imitation, Oh et al. 1806.05635 eq. 2, with the gain of a turn in place of that of an episode.
+        """
+        loss = 0.0
+        for number in range(passes):
+            loss = 0.0
+            for rows in self.minibatches(batch, seed, ("gains", step, number)):
+                mass = float(gains_BT[rows].sum())
+                if not mass:
+                    continue
+                for micro in self.microbatches(batch, rows):
+                    weights = torch.from_numpy(gains_BT[micro][batch.mask_BT[micro]]).float().to(self.device)
+                    evaluation = self._evaluate(batch, micro, policy=True, values=False)
+                    part = imitation_loss(evaluation.logprobs_N * weights, normalizer=mass)
+                    part.backward()
+                    self.optimizer.accumulate()
+                    loss += part.item() / self.algorithm.minibatches
+                self.optimizer.step({"policy": learning_rate})
         return loss
 
     def critic_rates(self, warmup: float) -> dict[str, float]:
