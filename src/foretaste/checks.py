@@ -67,6 +67,7 @@ RANGES: dict[str, Range] = {
     "replay.actor_episodes": _at_least(0),
     "replay.half_life_steps": _POSITIVE,
     "replay.ratio_cap": _POSITIVE,
+    "replay.policy_passes": _at_least(0),
     "replay.success_episodes": _at_least(0),
     "replay.actor_start_successes": _at_least(0),
     "gate.max_probability": Range(lambda value: 0 <= value < 1, "0 or more, below 1"),
@@ -80,6 +81,7 @@ RANGES: dict[str, Range] = {
     "held_out.items": _at_least(1),
     "held_out.every": _at_least(0),
     "held_out.curve_items": _at_least(1),
+    "held_out.enough": _UNIT,
 }
 """The accepted range of every number in a `TrainConfig`, by its path."""
 

@@ -117,8 +117,6 @@ class AlgorithmConfig:
     kl_coefficient: float = 0.0
     """Weight of the k2 estimate of KL(policy || initial policy) in the loss; 0 keeps no reference."""
     normalize_advantages: bool = True
-    relative_advantages: bool = False
-    """Weigh each advantage by 1 / V(s), as in the gradient of log success; for `ppo` with returns in [0, 1]."""
     value_pretraining_passes: int = 4
     """Passes over the first episodes, critic only, before the actor may move."""
     value_pretraining_episodes: int = 64
@@ -188,6 +186,8 @@ class HeldOutConfig:
     """Steps between points of the learning curve; 0 measures only before and after."""
     curve_items: int = 64
     """Items of each point of the learning curve."""
+    enough: float = 0.0
+    """Success at which training ends, once two points of the curve in a row have reached it; 0: it never does."""
 
 
 @dataclass(frozen=True)

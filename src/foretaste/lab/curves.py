@@ -65,7 +65,8 @@ def figures_of(ledger: Ledger, run: str) -> dict[str, Any]:
     """Return what a finished training job gives a study: its curve and the figures made of it."""
     curve = curve_of(ledger, run)
     metrics = [record.payload for record in ledger.records(run, "metrics")]
-    budget = ledger.run(run).config.get("token_budget")
+    config = ledger.run(run).config
+    budget = config.get("token_budget")
     names = {name for values in metrics for name in values}
     means = {name: _mean([values[name] for values in metrics if name in values]) for name in sorted(names)}
     return {
@@ -78,11 +79,17 @@ def figures_of(ledger: Ledger, run: str) -> dict[str, Any]:
         "sampled_tokens": curve[-1].tokens,
         "episodes": curve[-1].episodes,
         "steps": len(metrics),
-        "used_budget": None if not budget else curve[-1].tokens / budget,
+        "used_budget": None if not budget or _ended_well(config, curve) else curve[-1].tokens / budget,
         "sample_seconds": sum(v.get("time/sample_seconds", 0.0) for v in metrics),
         "train_seconds": sum(v.get("time/train_seconds", 0.0) for v in metrics),
         "metrics": means,
     }
+
+
+def _ended_well(config: dict[str, Any], curve: Sequence[Measured]) -> bool:
+    """Return whether training ended early because it was good enough: the last point is the one after training."""
+    enough = config.get("held_out", {}).get("enough", 0.0)
+    return enough > 0 and len(curve) > 2 and all(point.success >= enough for point in curve[-3:-1])
 
 
 def area(curve: Sequence[Measured]) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from foretaste.config import GateConfig, TrainConfig
-from foretaste.lab.credit_map import Cell
-from foretaste.lab.methods import base, method
+from foretaste.lab.credit_map import Cell, lock_base
+from foretaste.lab.methods import method
 from foretaste.lab.study import Expectation, Plan, Study
 
 DOOM = Cell(5, "at once", 20)
@@ -22,7 +22,7 @@ GATES = {
 
 
 def _arm(name: str, cell: Cell) -> Callable[[int], TrainConfig]:
-    return lambda seed: replace(method("value", base(cell.env(seed))), gate=GATES[name])
+    return lambda seed: replace(method("value", lock_base(cell, seed)), gate=GATES[name])
 
 
 def _plan(cells: dict[str, Cell], seeds: tuple[int, ...], budget: int, minutes: float) -> Plan:

@@ -26,10 +26,16 @@ NEW = 32
 
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "value": {
-        "algorithm": {"turn_lambda": 0.7, "adapt_lambda": True},
-        "replay": {"critic_episodes": 4 * NEW, "actor_episodes": 2 * NEW, "actor_start_successes": 4},
+        "algorithm": {"turn_lambda": 0.7, "adapt_lambda": True, "head_learning_rate": 1e-2},
+        "replay": {
+            "critic_episodes": 4 * NEW,
+            "actor_episodes": 2 * NEW,
+            "policy_passes": 1,
+            "success_episodes": NEW // 2,
+            "actor_start_successes": 1,
+        },
     },
-    "auto": {"algorithm": {"name": "auto", "turn_lambda": 0.7}},
+    "auto": {"algorithm": {"name": "auto", "turn_lambda": 0.7, "head_learning_rate": 1e-2}},
     "grpo": {"algorithm": {"name": "grpo", "group_size": 8}},
     "dynamic-grpo": {"algorithm": {"name": "grpo", "group_size": 8, "dynamic_sampling": True}},
     "leave-one-out": {"algorithm": {"name": "reinforce", "group_size": 8}},
@@ -59,7 +65,7 @@ def base(
             learning_rate=1e-3, critic_learning_rate=2e-3, microbatch_tokens=8192, value_pretraining_episodes=2 * NEW
         ),
         imitate=warm or ImitateConfig(episodes=128, passes=6, learning_rate=3e-3, teacher="uniform_action"),
-        held_out=HeldOutConfig(items=100, every=5, curve_items=64),
+        held_out=HeldOutConfig(items=100, every=4, curve_items=64, enough=0.9),
         episodes_per_step=NEW,
         save_every=1000,
     )

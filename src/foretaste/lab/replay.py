@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from foretaste.config import ReplayConfig, TrainConfig
-from foretaste.lab.credit_map import Cell
-from foretaste.lab.methods import NEW, base, method
+from foretaste.lab.credit_map import Cell, lock_base
+from foretaste.lab.methods import NEW, method
 from foretaste.lab.study import Expectation, Plan, Study
 
 CELL = Cell(5, "late", 20)
@@ -17,7 +17,7 @@ RATIOS = {1: (NEW, 1), 4: (2 * NEW, 2), 8: (4 * NEW, 2), 32: (8 * NEW, 4)}
 
 def _critic(ratio: int, cell: Cell, *, privileged: bool = False) -> Callable[[int], TrainConfig]:
     def config(seed: int) -> TrainConfig:
-        made = method("value", base(cell.env(seed)))
+        made = method("value", lock_base(cell, seed))
         episodes, passes = RATIOS[ratio]
         replay = replace(made.replay, critic_episodes=episodes, critic_passes=passes)
         return replace(made, replay=replay, model=replace(made.model, privileged_critic=privileged))
@@ -27,7 +27,7 @@ def _critic(ratio: int, cell: Cell, *, privileged: bool = False) -> Callable[[in
 
 def _plain(name: str, cell: Cell, replay: ReplayConfig | None = None) -> Callable[[int], TrainConfig]:
     def config(seed: int) -> TrainConfig:
-        made = method(name, base(cell.env(seed)))
+        made = method(name, lock_base(cell, seed))
         return replace(made, replay=replay) if replay else made
 
     return config

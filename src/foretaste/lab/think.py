@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from foretaste.config import TrainConfig, from_dict
-from foretaste.lab.credit_map import Cell
+from foretaste.lab.credit_map import Cell, lock_base
 from foretaste.lab.jobs import Context, train_arm
-from foretaste.lab.methods import base, method
+from foretaste.lab.methods import method
 from foretaste.lab.results import Results
 from foretaste.lab.study import Arm, Expectation, Plan, Study
 
@@ -47,7 +47,7 @@ def train_and_think(arguments: dict[str, Any], context: Context) -> dict[str, An
 
 def _arm(cell: Cell, n: int, items: int) -> Arm:
     def config(seed: int) -> TrainConfig:
-        made = method("value", base(cell.env(seed)))
+        made = method("value", lock_base(cell, seed))
         return replace(made, held_out=replace(made.held_out, items=32, every=0))
 
     return Arm(config, WORK, {"n": n, "items": items})

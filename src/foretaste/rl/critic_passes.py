@@ -37,6 +37,7 @@ class CriticPasses:
         self.minibatches = [list(updater.microbatches(batch, rows)) for rows in updater.minibatches(batch, seed, key)]
         self.kept: dict[tuple[int, ...], CriticInput] = {}
         self.kept_bytes = 0
+        self._values_BT: Array | None = None
 
     def fit(self, returns: Returns, *, passes: int, warmup: float = 1.0) -> dict[str, float]:
         """Take `passes` x minibatches optimiser steps of the critic towards `returns.targets_BT`.
@@ -46,6 +47,7 @@ class CriticPasses:
         updater, batch = self.updater, self.batch
         rates = updater.critic_rates(warmup)
         loss, norms = 0.0, []
+        self._values_BT = None
         for number in range(passes):
             order = np.random.default_rng(keyed_seed(self.seed, "critic pass", *self.key, number))
             loss = 0.0
@@ -63,11 +65,14 @@ class CriticPasses:
 
     @torch.no_grad()
     def values(self) -> Array:
-        """Return V of every action token under the critic of now, B x T."""
+        """Return V of every action token under the critic of the last `fit`, B x T; computed once."""
+        if self._values_BT is not None:
+            return self._values_BT
         values_BT = np.zeros_like(self.batch.values_BT)
         for rows in self._rows():
             read, _ = self.updater.actor_critic.criticise(self._input(rows))
             self.batch.scatter(values_BT, rows, read)
+        self._values_BT = values_BT
         return values_BT
 
     def values_of(self, other: Batch) -> Array | None:

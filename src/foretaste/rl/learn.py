@@ -22,7 +22,7 @@ from foretaste.rl.batch import Batch, compute_returns, make_batch, token_sequenc
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
-from foretaste.rl.returns import relative_advantages
+from foretaste.rl.returns import Array, relative_gains
 from foretaste.rl.tasks import keyed_seed
 from foretaste.rl.update import Updater
 
@@ -106,31 +106,30 @@ class Learner:
             # Values recorded while sampling are those of the critic of now, unless it has learned since.
             if apart or replay.actor_episodes:
                 actor = updater.refreshed(actor, passes.values_of(actor) if passes else None)
+        imitates = replay.policy_passes > 0 and (not self.auto or self.method == "value")
+        gains_BT = self._gains(passes) if passes and imitates else None
         fresh = min(len(batch.episodes), len(actor.episodes))
         logprobs = reference.logprobs(updater, actor) if reference else None
         metrics |= updater.update(
             actor, step=step, seed=self.config.seed, reference_BT=logprobs, critic=not apart, fresh=fresh
         )
-        if passes and replay.policy_passes:
-            metrics |= self._imitate_gains(passes, step)
+        if gains_BT is not None and passes:
+            metrics["policy/gains_loss"] = updater.imitate_gains(
+                passes.batch,
+                gains_BT,
+                passes=replay.policy_passes,
+                seed=self.config.seed,
+                step=step,
+                learning_rate=updater.warmup(step) * self.config.algorithm.learning_rate,
+            )
         return metrics | self._replay_successes(step)
 
-    def _imitate_gains(self, passes: CriticPasses, step: int) -> dict[str, float]:
-        """Imitate replayed actions after which V rose, by how much of the success that was left they won."""
-        updater, batch = self.updater, passes.batch
+    def _gains(self, passes: CriticPasses) -> Array:
+        """Return by how much of the success that was left each action of the critic's episodes raised it."""
         values_BT = passes.values()
         algorithm = dataclasses.replace(self._algorithm(), name="ppo")
-        returns = compute_returns(batch, algorithm, values_BT=values_BT)
-        gains_BT = relative_advantages(returns.advantages_BT, values_BT, returns.weights_BT).clip(0.0, MOST_GAIN)
-        loss = updater.imitate_gains(
-            batch,
-            gains_BT,
-            passes=self.config.replay.policy_passes,
-            seed=self.config.seed,
-            step=step,
-            learning_rate=updater.warmup(step) * self.config.algorithm.learning_rate,
-        )
-        return {"policy/gains_loss": loss}
+        returns = compute_returns(passes.batch, algorithm, values_BT=values_BT)
+        return relative_gains(returns.advantages_BT, values_BT, most=MOST_GAIN)
 
     def _algorithm(self) -> Any:
         """Return the settings that the actor's advantages are made with in this step."""
@@ -164,9 +163,9 @@ class Learner:
         return passes, passes.fit(returns, passes=replay.critic_passes, warmup=self.updater.warmup(step))
 
     def _replay_successes(self, step: int) -> dict[str, float]:
-        """Imitate successes drawn from the replay, if the recipe asks for it or `auto` has chosen it."""
+        """Imitate successes drawn from the replay, if the recipe asks for it or `auto` takes successes for rare."""
         replay = self.config.replay
-        if not replay.success_episodes or (self.auto and self.method != "success replay"):
+        if not replay.success_episodes or (self.auto and self.method == "leave-one-out"):
             return {}
         rng = np.random.default_rng(keyed_seed(self.config.seed, "successes", step))
         won = self.replay.draw(

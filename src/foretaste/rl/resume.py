@@ -28,6 +28,8 @@ class Progressed:
     sampled_tokens: int = 0
     wall_seconds: float = 0.0
     first_entropy: float | None = None
+    good_points: int = 0
+    """Newest points of the learning curve in a row that reached `held_out.enough`."""
     success_before: list[float | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -150,18 +150,16 @@ def leave_one_out_advantages(returns_B: Array, groups_B: NDArray[np.int64] | Non
     return advantages
 
 
-def relative_advantages(advantages_BT: Array, values_BT: Array, weights_BT: Array) -> Array:
-    """Return A_t / max(V(s_t), half the weighted mean of V): what an action did to the success that was left.
+def relative_gains(advantages_BT: Array, values_BT: Array, *, most: float, floor: float = 0.05) -> Array:
+    """Return A_t / V(s_t) between 0 and `most`: by how much of the success that was left an action raised it.
 
-    Every state keeps the direction in which its actions improve; only its weight changes, from the gradient of the
-    success to that of its logarithm. Where success is rare that is the difference between learning from the few
-    episodes that got far, and from every mistake alike. The floor keeps a lost state's noise small.
+    What lowers V is 0. V counts as `floor` at least, so that the noise of a critic in states that are as good as lost
+    does not look like a gain.
 
-    Source: grad log p = (grad p) / p, applied in every state; docs/value-function.md.
+    Source: the positive part of self-imitation, Oh et al. 1806.05635 eq. 2, on the scale of log success: each state's
+    improvement counts alike, however little success there is as yet.
     """
-    mass = float(weights_BT.sum())
-    floor = 0.5 * float((weights_BT * values_BT).sum()) / mass if mass else 1.0
-    return advantages_BT / np.maximum(values_BT, max(floor, 1e-3))
+    return np.clip(advantages_BT / np.maximum(values_BT, floor), 0.0, most)
 
 
 class RunningScale:

@@ -44,6 +44,9 @@ from foretaste.rl.tasks import Task, training_tasks
 from foretaste.rl.update import Updater
 from foretaste.writers import open_writers
 
+ENOUGH_POINTS = 2
+"""Points of the learning curve in a row that end training at `held_out.enough`: one may be luck."""
+
 
 def train(
     config: TrainConfig | None = None,
@@ -132,7 +135,11 @@ class _Run:
         self.progress.phase("train", config.steps)
         self.progress.advance(self.done.step)
         budget = config.token_budget
-        while self.done.step < config.steps and (budget is None or self.done.sampled_tokens < budget):
+        while (
+            self.done.step < config.steps
+            and (budget is None or self.done.sampled_tokens < budget)
+            and self.done.good_points < ENOUGH_POINTS
+        ):
             self._step(self.done.step + 1)
             self.progress.advance()
         after = self._held_out("after", config.held_out.items)
@@ -157,7 +164,10 @@ class _Run:
         metrics["time/env_seconds"] = played.env_seconds
         metrics["time/train_seconds"] = training.seconds
         if config.held_out.every and step % config.held_out.every == 0 and step < config.steps:
-            metrics["time/held_out_seconds"] = self._held_out("curve", config.held_out.curve_items).seconds
+            point = self._held_out("curve", config.held_out.curve_items)
+            metrics["time/held_out_seconds"] = point.seconds
+            good = config.held_out.enough > 0 and (point.mean or 0.0) >= config.held_out.enough
+            self.done.good_points = self.done.good_points + 1 if good else 0
         self._write_down(step, metrics, played.episodes)
         if step % config.save_every == 0 or step == config.steps:
             self._save()

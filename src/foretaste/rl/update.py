@@ -20,7 +20,7 @@ from foretaste.models.precision import MasterWeights
 from foretaste.rl.batch import Batch, compute_returns, final_state_sequence, privileged_sequence
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
-from foretaste.rl.returns import Array, Returns, RunningScale, relative_advantages, vtrace
+from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
 from foretaste.rl.tasks import keyed_seed
 
 CRITIC = AlgorithmConfig(name="ppo", critic_lambda=1.0)
@@ -174,10 +174,6 @@ class Updater:
         algorithm = self.algorithm
         critic = critic and self.has_critic
         returns = compute_returns(batch, algorithm, values_BT=values_BT)
-        if algorithm.relative_advantages and algorithm.name == "ppo":
-            values_BT = batch.values_BT if values_BT is None else values_BT
-            relative = relative_advantages(returns.advantages_BT, values_BT, returns.weights_BT)
-            returns = returns._replace(advantages_BT=relative)
         if algorithm.normalize_advantages and algorithm.name != "grpo":  # grpo has its own scale in each group
             scale = self.scale.update(returns.advantages_BT, returns.weights_BT)
             returns = returns._replace(advantages_BT=returns.advantages_BT / scale)

@@ -1,0 +1,103 @@
+"""Imitating what raised V: the gain of an action, and that only gains are imitated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from foretaste.config import (
+    AlgorithmConfig,
+    EnvConfig,
+    HeldOutConfig,
+    ModelConfig,
+    ReplayConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from foretaste.ledger import Ledger
+from foretaste.models.actor_critic import ActorCritic
+from foretaste.models.sampler import Sampler
+from foretaste.rl.batch import Batch, make_batch
+from foretaste.rl.returns import relative_gains
+from foretaste.rl.rollout import EnvPool, rollout
+from foretaste.rl.tasks import training_tasks
+from foretaste.rl.train import train
+from foretaste.rl.update import Updater
+
+SHAPE = (3, 5)
+
+
+@given(
+    arrays.arrays(np.float64, SHAPE, elements=st.floats(-1, 1)),
+    arrays.arrays(np.float64, SHAPE, elements=st.floats(0, 1)),
+)
+def test_a_gain_is_the_share_of_the_success_left_that_was_won(advantages: np.ndarray, values: np.ndarray) -> None:
+    gains = relative_gains(advantages, values, most=2.0, floor=0.05)
+    assert gains.min() >= 0.0
+    assert gains.max() <= 2.0
+    assert (gains[advantages <= 0] == 0).all()
+    plain = (advantages > 0) & (values >= 0.05) & (advantages <= 2 * values)
+    np.testing.assert_allclose(gains[plain] * values[plain], advantages[plain], atol=1e-12)
+
+
+def test_the_floor_keeps_noise_in_lost_states_small() -> None:
+    noise, lost = np.array([[0.001]]), np.array([[0.0005]])
+    assert relative_gains(noise, lost, most=2.0, floor=0.05) == pytest.approx(0.02)
+
+
+@pytest.fixture(scope="module")
+def learner() -> tuple[Updater, Batch]:
+    config = TrainConfig(
+        env=EnvConfig("guess", examples=0),
+        model=ModelConfig("nano-xs", critic_layers=1),
+        sampling=SamplingConfig(max_new_tokens=4),
+        algorithm=AlgorithmConfig(minibatches=2, microbatch_tokens=256),
+        episodes_per_step=8,
+    )
+    actor_critic = ActorCritic.load(config.model, seed=3)
+    played = rollout(Sampler(actor_critic, config.sampling), training_tasks(config, 1), EnvPool(config.env))
+    return Updater(actor_critic, config.algorithm, temperature=1.0), make_batch(played.episodes)
+
+
+def test_what_gained_becomes_likelier_than_what_did_not(learner: tuple[Updater, Batch]) -> None:
+    updater, batch = learner
+    gains = np.zeros_like(batch.rewards_BT)
+    gains[::2] = 2.0 * batch.mask_BT[::2]
+    before = updater.logprobs(batch)
+    for step in range(1, 4):
+        loss = updater.imitate_gains(batch, gains, passes=2, seed=0, step=step, learning_rate=3e-3)
+    after = updater.logprobs(batch)
+    assert loss > 0
+    change = (after - before).sum(axis=1)
+    assert change[::2].min() > 0
+    assert change[::2].mean() > change[1::2].mean()
+
+
+def test_without_gains_nothing_moves(learner: tuple[Updater, Batch]) -> None:
+    updater, batch = learner
+    before = updater.logprobs(batch)
+    none = np.zeros_like(batch.rewards_BT)
+    assert updater.imitate_gains(batch, none, passes=2, seed=0, step=9, learning_rate=1e-2) == 0.0
+    np.testing.assert_array_equal(updater.logprobs(batch), before)
+
+
+def test_training_with_gains_writes_their_loss_down_and_ends_when_it_is_good_enough(tmp_path) -> None:
+    config = TrainConfig(
+        env=EnvConfig("lock?horizon=4&choices=2&critical=0&terse=true", examples=0, instructions=False),
+        model=ModelConfig("nano-xs", critic_layers=-1),
+        sampling=SamplingConfig(max_new_tokens=2),
+        algorithm=AlgorithmConfig(value_pretraining_episodes=8),
+        replay=ReplayConfig(critic_episodes=16, policy_passes=1),
+        held_out=HeldOutConfig(items=8, every=1, curve_items=4, enough=1.0),
+        steps=9,
+        episodes_per_step=8,
+        runs_folder=str(tmp_path),
+    )
+    made = train(config)
+    with Ledger.open(tmp_path) as ledger:
+        metrics = ledger.records(made.run or "", "metrics")
+    assert len(metrics) == 2  # without critical cues every answer is right: two good points, and it ends
+    assert all("policy/gains_loss" in record.payload for record in metrics)
