@@ -51,7 +51,11 @@ def test_all_methods_share_everything_but_what_is_named():
     for name in methods.METHODS:
         made = methods.method(name, base)
         assert dataclasses.replace(made, algorithm=base.algorithm, replay=base.replay) == base
-        assert made.algorithm.learning_rate == base.algorithm.learning_rate
+        same = ("passes", "minibatches", "clip_low", "clip_high", "critic_learning_rate", "microbatch_tokens")
+        assert all(getattr(made.algorithm, field) == getattr(base.algorithm, field) for field in same)
+    rates = {name: methods.method(name, base).algorithm.learning_rate for name in methods.METHODS}
+    assert rates["value"] == rates["auto"] == rates["success-replay"]  # the strongest control has what ours has
+    assert max(rates.values()) == methods.IMITATING
 
 
 def curve(reached):
