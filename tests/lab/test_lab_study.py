@@ -158,6 +158,9 @@ def test_tokens_to_a_threshold_by_hand() -> None:
 def test_area_by_hand() -> None:
     assert area(CURVE) == pytest.approx((0.2 + 0.5 + 0.75) / 3)
     assert area(CURVE[:1]) == 0.1
+    width = CURVE[-1].tokens - CURVE[0].tokens
+    assert area(CURVE, until=CURVE[-1].tokens + width) == pytest.approx((area(CURVE) + CURVE[-1].success) / 2)
+    assert area(CURVE, until=1) == area(CURVE)
 
 
 def test_a_curve_is_read_from_the_ledger_with_the_tokens_before_each_measurement(tmp_path: Path) -> None:

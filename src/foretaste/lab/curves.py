@@ -67,6 +67,7 @@ def figures_of(ledger: Ledger, run: str) -> dict[str, Any]:
     metrics = [record.payload for record in ledger.records(run, "metrics")]
     config = ledger.run(run).config
     budget = config.get("token_budget")
+    well = _ended_well(config, curve)
     names = {name for values in metrics for name in values}
     means = {name: _mean([values[name] for values in metrics if name in values]) for name in sorted(names)}
     return {
@@ -75,11 +76,11 @@ def figures_of(ledger: Ledger, run: str) -> dict[str, Any]:
         "success_before": curve[0].success,
         "success_after": curve[-1].success,
         "gain": curve[-1].success - curve[0].success,
-        "area": area(curve),
+        "area": area(curve, until=budget if well else None),
         "sampled_tokens": curve[-1].tokens,
         "episodes": curve[-1].episodes,
         "steps": len(metrics),
-        "used_budget": None if not budget or _ended_well(config, curve) else curve[-1].tokens / budget,
+        "used_budget": None if not budget or well else curve[-1].tokens / budget,
         "sample_seconds": sum(v.get("time/sample_seconds", 0.0) for v in metrics),
         "train_seconds": sum(v.get("time/train_seconds", 0.0) for v in metrics),
         "metrics": means,
@@ -92,11 +93,14 @@ def _ended_well(config: dict[str, Any], curve: Sequence[Measured]) -> bool:
     return enough > 0 and len(curve) > 2 and all(point.success >= enough for point in curve[-3:-1])
 
 
-def area(curve: Sequence[Measured]) -> float:
+def area(curve: Sequence[Measured], *, until: int | None = None) -> float:
     """Return the mean held-out success over the tokens sampled: the area under the curve, divided by its width.
 
-    Linear between measurements. With no tokens sampled, the last success.
+    Linear between measurements; a curve that ends before `until` goes on at its last success, so that ending early
+    because it was good enough costs nothing. With no tokens sampled, the last success.
     """
+    if until is not None and curve[-1].tokens < until:
+        curve = [*curve, curve[-1]._replace(tokens=until)]
     width = curve[-1].tokens - curve[0].tokens
     if width <= 0:
         return curve[-1].success

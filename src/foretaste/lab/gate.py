@@ -10,9 +10,9 @@ from foretaste.lab.credit_map import Cell, lock_base
 from foretaste.lab.methods import method
 from foretaste.lab.study import Expectation, Plan, Study
 
-DOOM = Cell(5, "at once", 20)
+DOOM = Cell(5, "at once", 10)
 """A mistake shows at once, so V can know that an episode is lost."""
-BLIND = Cell(5, "silent", 20)
+BLIND = Cell(5, "silent", 10)
 
 GATES = {
     "none": GateConfig(),
@@ -42,7 +42,7 @@ STUDY = Study(
         Expectation("success_after", "unbiased blind", "none blind", size=-0.05),
         Expectation("success_after", "unbiased doom", "biased doom", size=0.0, required=False),
     ),
-    quick=_plan({"doom": Cell(5, "at once", 10), "blind": Cell(5, "silent", 10)}, (1, 2), 8_000, 5),
-    full=_plan({"doom": DOOM, "blind": BLIND}, (1, 2, 3, 4, 5, 6), 300_000, 400),
+    quick=_plan({"doom": DOOM, "blind": BLIND}, (1, 2), 8_000, 5),
+    full=_plan({"doom": DOOM, "blind": BLIND}, (1, 2, 3, 4, 5, 6), 30_000, 20),
     notes=("The biased stop counts a stopped episode as a failure and carries no weights: published practice.",),
 )

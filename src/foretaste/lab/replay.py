@@ -10,7 +10,7 @@ from foretaste.lab.credit_map import Cell, lock_base
 from foretaste.lab.methods import NEW, method
 from foretaste.lab.study import Expectation, Plan, Study
 
-CELL = Cell(5, "late", 20)
+CELL = Cell(5, "late", 10)
 RATIOS = {1: (NEW, 1), 4: (2 * NEW, 2), 8: (4 * NEW, 2), 32: (8 * NEW, 4)}
 """Replay ratio (episodes the critic reads for each new one) -> episodes, passes."""
 
@@ -21,6 +21,14 @@ def _critic(ratio: int, cell: Cell, *, privileged: bool = False) -> Callable[[in
         episodes, passes = RATIOS[ratio]
         replay = replace(made.replay, critic_episodes=episodes, critic_passes=passes)
         return replace(made, replay=replay, model=replace(made.model, privileged_critic=privileged))
+
+    return config
+
+
+def _without(cell: Cell, **left_out: int) -> Callable[[int], TrainConfig]:
+    def config(seed: int) -> TrainConfig:
+        made = method("value", lock_base(cell, seed))
+        return replace(made, replay=replace(made.replay, **left_out))
 
     return config
 
@@ -36,6 +44,9 @@ def _plain(name: str, cell: Cell, replay: ReplayConfig | None = None) -> Callabl
 def _plan(cell: Cell, ratios: tuple[int, ...], seeds: tuple[int, ...], budget: int, minutes: float) -> Plan:
     arms = {f"critic, ratio {ratio}": _critic(ratio, cell) for ratio in ratios}
     arms["privileged, ratio 8"] = _critic(8, cell, privileged=True)
+    arms["ratio 8, no gains"] = _without(cell, policy_passes=0)
+    arms["ratio 8, no successes"] = _without(cell, success_episodes=0)
+    arms["ratio 8, PPO alone"] = _without(cell, policy_passes=0, success_episodes=0)
     arms["no critic, no replay"] = _plain("batch-mean", cell)
     arms["no critic, successes"] = _plain("success-replay", cell)
     return Plan(arms, seeds=seeds, token_budget=budget, minutes=minutes, max_steps=2000)
@@ -51,9 +62,11 @@ STUDY = Study(
     expectations=(
         Expectation("area", "critic, ratio 8", "critic, ratio 1", size=0.05),
         Expectation("area", "critic, ratio 8", "no critic, successes", size=0.0, required=False),
+        Expectation("area", "critic, ratio 8", "ratio 8, no gains", size=0.0, required=False),
+        Expectation("area", "ratio 8, no successes", "no critic, successes", size=0.0, required=False),
         Expectation("area", "privileged, ratio 8", "critic, ratio 8", size=0.0, required=False),
     ),
-    quick=_plan(Cell(5, "late", 10), (1, 8), (1, 2), 6_000, 5),
-    full=_plan(CELL, tuple(RATIOS), (1, 2, 3, 4, 5), 200_000, 400),
+    quick=_plan(CELL, (1, 8), (1, 2), 6_000, 5),
+    full=_plan(CELL, tuple(RATIOS), (1, 2, 3, 4, 5), 30_000, 25),
     notes=("Area is the mean held-out success over the token budget; update seconds are in the table.",),
 )

@@ -92,7 +92,7 @@ STUDY = Study(
         Expectation("restart_token_share", "n=8", None, size=0.8, direction="at_most", required=False),
     ),
     quick=_plan({"n=8": (8, 40)}, (1, 2, 3, 4), 6_000, 5),
-    full=_plan({"n=4": (4, 200), "n=8": (8, 200), "n=16": (16, 200)}, (1, 2, 3, 4, 5), 60_000, 200),
+    full=_plan({"n=4": (4, 100), "n=8": (8, 100)}, (1, 2, 3, 4, 5), 9_000, 15),
     rows=rows,
     notes=(
         "On an interactive task the last answer says little, so a vote is a weak baseline there.",
