@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import multiprocessing
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -457,22 +457,20 @@ def test_a_url_without_a_driver_is_refused_without_its_password(url: str) -> Non
 
 # PostgreSQL ---------------------------------------------------------------------------------------
 
-POSTGRES = os.environ.get("FORETASTE_TEST_POSTGRES")
 
-
-@pytest.mark.skipif(not POSTGRES, reason="set FORETASTE_TEST_POSTGRES to the URL of an empty PostgreSQL database")
-def test_postgresql_holds_one_chain_for_several_processes() -> None:
-    assert POSTGRES is not None
-    context = multiprocessing.get_context("spawn")
-    openers = [context.Process(target=open_and_start, args=(POSTGRES,)) for _ in range(3)]
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_postgresql_holds_one_chain_for_several_processes(postgres: Any) -> None:
+    url = postgres.url
+    context = multiprocessing.get_context("fork")
+    openers = [context.Process(target=open_and_start, args=(url,)) for _ in range(3)]
     for opener in openers:
         opener.start()
     for opener in openers:
         opener.join(60)
     assert [opener.exitcode for opener in openers] == [0, 0, 0]
-    with Ledger.open(POSTGRES) as ledger:
+    with Ledger.open(url) as ledger:
         run = ledger.start_run("train", "shared", {"text": "nul \x00, emoji \U0001f600, lone surrogate \ud800"})
-        writers = [start_writer(POSTGRES, run, w, 25) for w in range(2)]
+        writers = [start_writer(url, run, w, 25) for w in range(2)]
         for i in range(25):
             ledger.append(run, "metrics", {"writer": 2, "i": i}, step=i)
         assert [writer.wait(60) for writer in writers] == [0, 0]

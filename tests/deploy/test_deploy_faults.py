@@ -17,7 +17,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from foretaste.deploy import keys, tables
+from foretaste.deploy import audit, keys, tables
 from foretaste.deploy.database import open_engine, reading, writing
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.kill import SIGNAL, pull, running
@@ -212,6 +212,40 @@ def _as_operational_errors() -> Iterator[None]:
         yield
     finally:
         sa.event.remove(sa.Engine, "handle_error", translate)
+
+
+def test_a_killed_database_loses_nothing_acknowledged_and_users_are_answered(
+    kit: Any, incumbent: Any, tmp_path: Path, postgres: Any
+) -> None:
+    config = replace(kit.config_for(incumbent.url), store=StoreConfig(url=postgres.url, flush_seconds=0.02))
+    with kit.serve(config, tmp_path, ScriptedLearner(kit.echo)) as found:
+        deployment = found.deployment
+        kit.wait_for(lambda: deployment.state.checkpoint)
+        first, second = (found.ask(number).json()["id"] for number in (1, 2))
+
+        def rate(response: str) -> httpx.Response:
+            with found.client() as client:
+                return client.post("/v1/feedback", json={"response_id": response, "score": 1})
+
+        assert rate(first).status_code == 200
+        postgres.kill()
+        try:
+            answer = found.ask(3)
+            assert (answer.status_code, answer.json()["model"]) == (200, "big")
+            refused = rate(second)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_failing")
+        finally:
+            postgres.start()
+        kit.wait_for(lambda: deployment.writer.healthy, 30)
+        kit.wait_for(lambda: rate(second).status_code == 200, 30)
+        assert rate(first).status_code == 409  # it is known already: the acknowledged one was kept
+        found.flush()
+        with reading(deployment.engine) as connection:
+            assert connection.scalar(sa.select(sa.func.count()).select_from(tables.requests)) == 3
+            audit.verify(connection, deployment.audit_key)
+        assert deployment.writer.dropped == 0
+    engine = sa.create_engine(postgres.url, poolclass=sa.NullPool)
+    tables.metadata.drop_all(engine)
 
 
 def test_a_jump_of_the_clock_opens_no_cap(

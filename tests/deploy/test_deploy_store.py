@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import stat
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,53 +34,10 @@ def exchange(identity: str, *found: Answer, key: str = "k") -> Exchange:
     return made
 
 
-def find_postgres() -> Path:
-    """Return the folder of a PostgreSQL server's programs; a test that needs one fails without it."""
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if versions:
-        return versions[-1].parent
-    pytest.fail("No PostgreSQL found, and the store is tested on a real one. Install it: bash tools/install-postgresql")
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server of our own, on a socket, as a user that is not root."""
-    programs, folder = find_postgres(), tmp_path_factory.mktemp("pg")
-    as_user: list[str] = []
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-        os.chown(folder, 65534, 65534)
-        for parent in folder.parents[:3]:
-            parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    data, environment = folder / "data", {**os.environ, "HOME": str(folder), "LC_ALL": "C.UTF-8"}
-    options: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL, "cwd": folder}
-    initialise = [programs / "initdb", "-D", data, "-U", "test", "--auth=trust", "-E", "UTF8", "--no-sync"]
-    subprocess.run([*as_user, *initialise], check=True, **options)
-    arguments = ["-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-    server = subprocess.Popen([*as_user, programs / "postgres", *arguments], stderr=subprocess.DEVNULL, **options)
-    url = f"postgresql+psycopg://test@/postgres?host={folder}"
-    try:
-        engine = sa.create_engine(url)
-        for _ in range(200):
-            try:
-                engine.connect().close()
-                break
-            except sa.exc.OperationalError:
-                time.sleep(0.05)
-        engine.dispose()
-        yield url
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """An empty store on each of the two databases."""
-    url = request.getfixturevalue("postgres") if request.param == "postgresql" else tmp_path
+    url = request.getfixturevalue("postgres").url if request.param == "postgresql" else tmp_path
     opened = open_engine(url)
     yield opened
     with writing(opened) as connection:
