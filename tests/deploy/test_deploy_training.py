@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from foretaste.config import ModelConfig, SamplingConfig
-from foretaste.deploy import analysis, evidence, online, state, store
+from foretaste.deploy import analysis, evidence, online, state, store, training_client
 from foretaste.deploy.alarms import Alarm
 from foretaste.deploy.database import reading, writing
 from foretaste.deploy.judging import exact
+from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.offline import Offline
 from foretaste.deploy.records import Answer, Exchange, Feedback, LearnerAnswer
 from foretaste.deploy.settings import DeployConfig, LearnerConfig, TrainingConfig
@@ -138,3 +143,48 @@ def test_an_alarm_is_held_against_all_that_the_same_learning_has_made(
     assert seen.alarms == ("kl: far away",)
     assert analysis.alarms(seen).verdict is not analysis.Verdict.SUCCESS
     work.engine.dispose()
+
+
+def test_a_killed_training_is_started_again_and_learns_all_that_was_judged(
+    offline: Any, base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_client, "PAUSE_SECONDS", 0.0)
+    write_judged(offline, base, 8)
+    deployment: Any = SimpleNamespace(
+        config=offline.config,
+        folder=offline.folder,
+        learner=object.__new__(ProcessLearner),  # only asked what it is
+        state=state.load(offline.engine),
+        killed=False,
+        on_killed=[],
+    )
+    training = training_client.Training(deployment)
+    progress = offline.folder / "deployment" / PROGRESS_FILE
+
+    def learned() -> int:
+        return json.loads(progress.read_text())["learned"] if progress.exists() else 0
+
+    def wait_until(condition: Any) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, "it did not come true within a minute"
+            training.keep_going()
+            time.sleep(0.05)
+
+    try:
+        wait_until(lambda: learned() == 8)
+        first = training.process_id
+        assert first is not None
+        write_judged(offline, base, 8, first=8)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: training.process_id not in (None, first))
+        assert training.restarts == 1
+        wait_until(lambda: learned() == 16)
+        deployment.state = replace(deployment.state, may_learn=False)
+        training.keep_going()
+        wait_until(lambda: training.process_id is None)
+    finally:
+        training.close()
+    with reading(offline.engine) as connection:
+        notes = [json.loads(note) for note in connection.scalars(sa.select(checkpoints.c.note))]
+    assert [note["step"] for note in notes] == [2, 2]  # each process counts its own steps
