@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -174,25 +173,15 @@ def test_while_the_store_fails_users_are_answered_and_nothing_is_acknowledged(
         deployment.change("test", "person:test", live, "for a test")
         before = found.ask(1).json()["id"]
         found.flush()
-        full = "CREATE TRIGGER full BEFORE INSERT ON {} BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
-        with sqlite3.connect(tmp_path / "deployment" / "deploy.sqlite") as direct:
-            for name in ("deploy_requests", "deploy_feedback"):
-                direct.execute(full.format(name).replace("full", f"full_{name}", 1))
-        direct.close()
-        # SQLite reports a full disk as an OperationalError, RAISE as an IntegrityError; the writer must see the first.
-        with _as_operational_errors():
-            found.ask(2)
+        with _full_disk(deployment.engine):
+            found.ask(2, user="x" * 100_000)
             kit.wait_for(lambda: not deployment.writer.healthy)
             answer = found.ask(3)
             assert (answer.status_code, answer.json()["model"]) == (200, "big")  # the learner must be accounted for
             with found.client() as client:
                 refused = client.post("/v1/feedback", json={"response_id": before, "score": 1})
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_failing")
-            with sqlite3.connect(tmp_path / "deployment" / "deploy.sqlite") as direct:
-                for name in ("deploy_requests", "deploy_feedback"):
-                    direct.execute(f"DROP TRIGGER full_{name}")
-            direct.close()
-            kit.wait_for(lambda: deployment.writer.healthy)
+        kit.wait_for(lambda: deployment.writer.healthy)
         with found.client() as client:
             assert client.post("/v1/feedback", json={"response_id": before, "score": 1}).status_code == 200
         found.flush()
@@ -202,16 +191,21 @@ def test_while_the_store_fails_users_are_answered_and_nothing_is_acknowledged(
 
 
 @contextlib.contextmanager
-def _as_operational_errors() -> Iterator[None]:
-    def translate(context: Any) -> None:
-        if "disk is full" in str(context.original_exception):
-            raise sa.exc.OperationalError("", {}, sqlite3.OperationalError("database or disk is full"))
+def _full_disk(engine: sa.Engine) -> Iterator[None]:
+    """Let SQLite run out of pages: it then fails as it does where no space is left."""
 
-    sa.event.listen(sa.Engine, "handle_error", translate)
+    def limit(connection: Any, _record: Any, _proxy: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the pages that there are, and no more
+
+    def lift(connection: Any, _record: Any, _proxy: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1073741823")
+
+    sa.event.listen(engine, "checkout", limit)
     try:
         yield
     finally:
-        sa.event.remove(sa.Engine, "handle_error", translate)
+        sa.event.remove(engine, "checkout", limit)
+        sa.event.listen(engine, "checkout", lift)
 
 
 def test_a_killed_database_loses_nothing_acknowledged_and_users_are_answered(
