@@ -124,6 +124,7 @@ def as_json(sitting: Sitting, page: Path) -> dict[str, Any]:
     return {
         "run": sitting.run,
         "verdict": sitting.verdict.to_json(),
+        "sentence": sitting.verdict.sentence(),
         "results": sitting.results,
         "usage": sitting.usage,
         "report": str(page),

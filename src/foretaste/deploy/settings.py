@@ -150,6 +150,16 @@ class OldTasksConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ExamConfig:
+    """The sealed exam that a checkpoint sits before it leaves the shadow."""
+
+    paper: str | None = None
+    """A ready-made paper, or the path of a TOML file (docs/exam.md); None: no exam. Each checkpoint that would be
+    promoted spends one of the paper's looks."""
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """Learning on the job, in a process of its own."""
 
@@ -186,6 +196,7 @@ class DeployConfig:
     harm: HarmConfig = field(default_factory=HarmConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     old_tasks: OldTasksConfig = field(default_factory=OldTasksConfig)
+    exam: ExamConfig = field(default_factory=ExamConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 

@@ -20,12 +20,14 @@ from foretaste.deploy import audit, keys, promotion, state, store
 from foretaste.deploy.analysis import Finding
 from foretaste.deploy.database import reading, writing
 from foretaste.deploy.deployment import Deployment, describe
+from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
 from foretaste.deploy.learner import Learner, LearnerUnavailable
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.old_items import OldItems
 from foretaste.deploy.promotion import Seen
 from foretaste.deploy.stages import Decision
+from foretaste.deploy.state import State
 from foretaste.deploy.tables import checkpoints
 from foretaste.deploy.training_client import Training
 from foretaste.errors import ForetasteError
@@ -45,6 +47,7 @@ class Supervisor:
         """The last decision about each checkpoint: `current` and `candidate`."""
         self._deployment, self._loop, self._training = deployment, loop, training
         self._old = OldItems.load(deployment.config.old_tasks, deployment.folder, deployment.compare)
+        self._exam = Examination.of(deployment.config.exam, deployment.folder, deployment.files)
         self._head = -1
         self._taken = 0
         self._stop = threading.Event()
@@ -53,8 +56,10 @@ class Supervisor:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and an exam that is being sat."""
         self._stop.set()
+        if self._exam:
+            self._exam.close()
         self._thread.join(5.0)
 
     def _run(self) -> None:
@@ -175,7 +180,7 @@ class Supervisor:
             deployment.change("calibrated", promotion.ACTOR, changes, str((found.threshold or {}).get("reason", "")))
         present = deployment.state
         old = self._held_against_old(learner, present.checkpoint) if present.stage == "shadow" else None
-        decided = promotion.decision(deployment, present, old)
+        decided = self._examined(promotion.decision(deployment, present, old), present)
         self.seen["current"] = Seen(decided.kind, decided.reason, decided.findings)
         if decided.kind == "rollback" or (decided.kind == "promote" and not present.held):
             self._carry_out(learner, decided)
@@ -193,7 +198,7 @@ class Supervisor:
             deployment.change("candidate_calibrated", promotion.ACTOR, changes, reason)
             present = promotion.as_candidate(deployment.state)
         old = self._held_against_old(candidate, present.checkpoint)
-        decided = promotion.decision(deployment, present, old)
+        decided = self._examined(promotion.decision(deployment, present, old), present)
         self.seen["candidate"] = Seen(decided.kind, decided.reason, decided.findings)
         if decided.kind != "promote" or deployment.state.held or present.checkpoint_path is None:
             return
@@ -214,6 +219,11 @@ class Supervisor:
         deployment.change(decided.kind, promotion.ACTOR, changes, decided.reason)
         if other is not None:
             self._await(learner.load(other))
+
+    def _examined(self, decided: Decision, present: State) -> Decision:
+        if self._exam is None or present.checkpoint_path is None:
+            return decided
+        return self._exam.held_against(decided, promotion.stage_of(present), present.checkpoint_path)
 
     def _held_against_old(self, learner: Learner, checkpoint: str | None) -> Finding | None:
         if self._old is None:
