@@ -26,6 +26,7 @@ STUDIES: dict[str, str] = {
     "gate": "foretaste.lab.gate",
     "replay": "foretaste.lab.replay",
     "think": "foretaste.lab.think",
+    "reward-hacker": "foretaste.lab.reward_hacker",
     "smoke": "foretaste.lab.smoke",
 }
 """Each study's name, and the module with its `STUDY`; modules are imported when they are asked for."""
