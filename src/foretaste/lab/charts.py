@@ -1,15 +1,17 @@
-"""Small line charts as SVG text, without a plotting library: learning curves, sweeps, fits."""
+"""Small charts as SVG text, without a plotting library: learning curves, sweeps, fits, and maps of many arms."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#b45309", "#0f766e", "#be123c", "#475569")
+COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#be123c", "#0f766e", "#475569", "#b45309")
 """Distinguishable on white, in print and with the common colour blindnesses, for up to eight series."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 64, 16, 36, 48
+MAP_LEFT = 170
+"""Where a map's axis begins, right of the names of its places."""
 
 
 class Series(NamedTuple):
@@ -69,9 +71,55 @@ def line_chart(
                 parts.append(
                     f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6" opacity="0.8"/>'
                 )
-        y_legend = TOP + 8 + 16 * index
-        parts.append(f'<rect x="{WIDTH - RIGHT - 150}" y="{y_legend - 8}" width="14" height="4" fill="{colour}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT - 130}" y="{y_legend}">{html.escape(one.name)}</text>')
+    parts += _legend([one.name for one in kept], TOP + 8)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+class Dot(NamedTuple):
+    """One measurement on a map: a value, or only that it lies beyond `x`."""
+
+    x: float
+    beyond: bool = False
+
+
+def dot_map(places: Mapping[str, Mapping[str, Sequence[Dot]]], *, title: str, x: str) -> str:
+    """Return an SVG document with a block a place, in it a line a name, on it a dot a measurement, x logarithmic.
+
+    The upright stroke is the median; an open arrow means "not even there". Values at or below 0 are drawn at the left.
+    """
+    names = list(dict.fromkeys(name for lines in places.values() for name in lines))
+    known = [dot.x for lines in places.values() for dots in lines.values() for dot in dots if dot.x > 0] or [1.0, 10.0]
+    low, high = math.log(min(known) / 1.2), math.log(max(known) * 1.3)
+    line, gap = 13, 14
+    height = TOP + 16 * len(names) + len(places) * (len(names) * line + gap) + BOTTOM
+    floor = height - BOTTOM
+
+    def across(value: float) -> float:
+        return MAP_LEFT + (WIDTH - MAP_LEFT - RIGHT) * (math.log(max(value, math.exp(low))) - low) / (high - low)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{html.escape(title)}</title>',
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+        f'<text x="16" y="20" font-size="14" font-weight="600">{html.escape(title)}</text>',
+    ]
+    top = TOP + 16 * len(names)
+    for mark in _log_marks(math.exp(low), math.exp(high)):
+        parts.append(f'<path d="M{across(mark):.1f} {top}V{floor}" stroke="#e5e7eb"/>')
+        parts.append(f'<text x="{across(mark):.1f}" y="{floor + 18}" text-anchor="middle">{short(mark)}</text>')
+    for place, lines in places.items():
+        parts.append(f'<text x="16" y="{top + gap + line * len(names) / 2:.1f}">{html.escape(place)}</text>')
+        parts.append(f'<path d="M16 {top + gap / 2:.1f}H{WIDTH - RIGHT}" stroke="#d1d5db"/>')
+        for index, name in enumerate(names):
+            y, colour = top + gap + line * (index + 0.5), COLOURS[index % len(COLOURS)]
+            dots = sorted(lines.get(name, ()), key=lambda dot: (dot.beyond, dot.x))
+            parts += [_dot(across(dot.x), y, colour, beyond=dot.beyond) for dot in dots]
+            if dots and not dots[len(dots) // 2].beyond:
+                middle = across(dots[len(dots) // 2].x)
+                parts.append(f'<path d="M{middle:.1f} {y - 6}v12" stroke="{colour}" stroke-width="2.5"/>')
+        top += len(names) * line + gap
+    parts += _legend(names, TOP + 4)
+    parts.append(f'<text x="{(MAP_LEFT + WIDTH) / 2}" y="{height - 10}" text-anchor="middle">{html.escape(x)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -92,6 +140,29 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _dot(x: float, y: float, colour: str, *, beyond: bool) -> str:
+    if beyond:
+        return f'<path d="M{x:.1f} {y - 4}l7 4l-7 4z" fill="none" stroke="{colour}" stroke-width="1.2"/>'
+    return f'<circle cx="{x:.1f}" cy="{y}" r="3.2" fill="{colour}" opacity="0.65"/>'
+
+
+def _legend(names: Sequence[str], top: float) -> list[str]:
+    """Return names with their colours, at the right edge whatever their length."""
+    left = WIDTH - RIGHT - 24 - 7 * max((len(name) for name in names), default=0)
+    parts = []
+    for index, name in enumerate(names):
+        y, colour = top + 16 * index, COLOURS[index % len(COLOURS)]
+        parts.append(f'<rect x="{left}" y="{y - 8}" width="14" height="4" fill="{colour}"/>')
+        parts.append(f'<text x="{left + 20}" y="{y}">{html.escape(name)}</text>')
+    return parts
+
+
+def _log_marks(low: float, high: float) -> list[float]:
+    """Return round numbers from `low` to `high`, for a logarithmic axis."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [mark for e in exponents for m in (1, 2, 5) if low <= (mark := m * 10.0**e) <= high]
+
+
 def _drawn(x: float, y: float, log_x: bool) -> bool:
     return math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x)
 
@@ -110,12 +181,7 @@ def _axes(
     y: str,
 ) -> str:
     floor = HEIGHT - BOTTOM
-    if log_x:
-        low, high = (math.log10(v) for v in x_range)
-        marks = [m * 10**e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
-        marks = [m for m in marks if x_range[0] <= m <= x_range[1]]
-    else:
-        marks = ticks(*x_range)
+    marks = _log_marks(*x_range) if log_x else ticks(*x_range)
     parts = []
     for mark in ticks(*y_range):
         parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#e5e7eb"/>')

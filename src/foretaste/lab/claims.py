@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.errors import ConfigError, RunError
-from foretaste.lab.charts import Series, line_chart
+from foretaste.lab.charts import Dot, Series, dot_map, line_chart
+from foretaste.lab.curves import Measured, to_threshold
 from foretaste.lab.study import STUDIES, Study, load
 from foretaste.lab.verdict import Decision, Judged, Verdict, from_json
 
+AT = " @ "
+"""Between the method and the place in the name of an arm of a map."""
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2937}
 table{border-collapse:collapse;font-size:.9rem;display:block;overflow-x:auto}th,td{border-bottom:1px solid #d1d5db;
 padding:.3rem .6rem;text-align:left;vertical-align:top}code{background:#f3f4f6;padding:0 .2rem}svg{width:100%}
@@ -145,12 +148,25 @@ def facts(verdict: Verdict) -> list[str]:
 
 
 def chart(verdict: Verdict) -> str:
-    """Return the learning curves of every arm and seed as SVG."""
+    """Return the learning curves of every arm and seed as SVG, or a map where each arm is a method in a place."""
+    if all(AT in arm for arm in verdict.curves):
+        return _map(verdict)
     series = [
         Series(arm, [[(x, y) for x, y in line] for line in lines]) for arm, lines in verdict.curves.items() if lines
     ]
     title = f"{verdict.study} ({verdict.mode}): one line a seed"
     return line_chart(series, title=title, x="sampled tokens", y="held-out success", y_range=(0.0, 1.0))
+
+
+def _map(verdict: Verdict) -> str:
+    """Return tokens to half success of every method, place and seed as SVG; the arms are named "method @ place"."""
+    places: dict[str, dict[str, list[Dot]]] = {}
+    for arm, curves in verdict.curves.items():
+        name, _, place = arm.partition(AT)
+        reached = [to_threshold([Measured(int(x), 0, y, 0) for x, y in curve], 0.5) for curve in curves]
+        places.setdefault(place, {})[name] = [Dot(bounds.low, not bounds.known) for bounds in reached]
+    title = f"{verdict.study} ({verdict.mode}): sampled tokens to half success"
+    return dot_map(places, title=title, x="sampled tokens; a dot a seed, the stroke their median, an arrow: never")
 
 
 def interval_text(judged: Judged) -> str:
