@@ -121,6 +121,7 @@ def test_the_state_keeps_the_learner_back(kit: Any, incumbent: Any, tmp_path: An
     normal = {"stage": "live", "share_ceiling": 1.0, "tau": 0.5, "may_serve": True, "tokens_per_day": 10_000}
     config = kit.config_for(incumbent.url, takeover=TakeoverConfig(every_seconds=600))
     with kit.serve(config, tmp_path, ScriptedLearner(plus_one)) as running:
+        kit.wait_for(lambda: running.deployment.state.checkpoint)  # the first look has been; no other follows
         promoted(running, kit, checkpoint="scripted")
         for changes in cases.values():
             running.deployment.change("test", "person:test", {**normal, **changes}, "for a test")
