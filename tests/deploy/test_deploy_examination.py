@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from foretaste.deploy import examination
 from foretaste.deploy.analysis import Finding, Verdict
 from foretaste.deploy.examination import Examination
 from foretaste.deploy.settings import ExamConfig
@@ -61,11 +63,14 @@ def test_only_leaving_the_shadow_is_examined(exam: Examination) -> None:
     exam.close()
 
 
-def test_what_cannot_be_sat_is_said_and_tried_again_after_a_restart(exam: Examination, tmp_path: Path) -> None:
+def test_what_cannot_be_sat_is_said_and_tried_again_after_a_restart(
+    exam: Examination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses = "import sys; sys.exit(print('Error: no model', sys.argv[4], file=sys.stderr) or 3)"
+    monkeypatch.setattr(examination, "FORETASTE", (sys.executable, "-c", refuses))
     found = sat(exam, "c2", "no-such-model")
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "could not be sat (exit code 3)" in found.reason
-    assert "no-such-model" in found.reason
+    assert found.reason == "it could not be sat (exit code 3): Error: no model no-such-model"
     assert not (tmp_path / "deployment" / "exams" / "verdicts.json").exists()
 
 

@@ -23,6 +23,7 @@ FOLDER = "exams"
 """Beside the store: the ledger of looks, sittings and their pages."""
 VERDICTS = {0: Verdict.SUCCESS, 1: Verdict.FAILURE, 2: Verdict.INCONCLUSIVE}
 """By the exit code of `foretaste exam`."""
+FORETASTE = (sys.executable, "-m", "foretaste")
 NAME = "exam"
 PRINTED, SAID = "last.json", "last.log"
 """What the last sitting wrote, beside the verdicts."""
@@ -83,7 +84,7 @@ class Examination:
             self._process.wait(10)
 
     def _start(self, checkpoint: str, path: str) -> None:
-        command = [sys.executable, "-m", "foretaste", "exam", self.paper, "--policy", path, "--json"]
+        command = [*FORETASTE, "exam", self.paper, "--policy", path, "--json"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads)}
         self._sits = checkpoint
         self.folder.mkdir(parents=True, exist_ok=True)
