@@ -26,6 +26,8 @@ STUDIES: dict[str, str] = {
     "gate": "foretaste.lab.gate",
     "replay": "foretaste.lab.replay",
     "think": "foretaste.lab.think",
+    "split-brain": "foretaste.lab.split_brain",
+    "student-a-b": "foretaste.lab.student_a_b",
     "reward-hacker": "foretaste.lab.reward_hacker",
     "smoke": "foretaste.lab.smoke",
 }
