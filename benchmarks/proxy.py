@@ -74,12 +74,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--concurrent", type=int, default=32)
     parser.add_argument("--soak", type=float, default=0.0, help="seconds of load on foretaste alone")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between two requests of a client in the soak")
     parser.add_argument("--without-litellm", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, endpoint(Path(scratch)) as port:
         if given.soak:
             with foretaste(Path(scratch), port) as (target, pid):
-                uvloop.run(soak(target, pid, given.soak, given.concurrent))
+                uvloop.run(soak(target, pid, given.soak, given.concurrent, given.pause))
             return
         targets = [Target("direct", f"http://127.0.0.1:{port}/v1", "none")]
         with foretaste(Path(scratch), port) as (ours, _):
@@ -123,8 +124,8 @@ async def compare(targets: list[Target], rounds: int, seconds: float, concurrent
         )
 
 
-async def load(target: Target, seconds: float, concurrent: int) -> Load:
-    """Send requests for so long, so many at once."""
+async def load(target: Target, seconds: float, concurrent: int, pause: float = 0.0) -> Load:
+    """Send requests for so long, so many at once, each client with a pause after every answer."""
     milliseconds: list[float] = []
     headers = {"authorization": f"Bearer {target.key}", "content-type": "application/json"}
     end = time.perf_counter() + seconds
@@ -137,6 +138,8 @@ async def load(target: Target, seconds: float, concurrent: int) -> Load:
                 if answer.status != 200:
                     raise SystemExit(f"{target.name} answered {answer.status}: {body[:300]!r}")
             milliseconds.append(1000 * (time.perf_counter() - started))
+            if pause:
+                await asyncio.sleep(pause)
 
     began = time.perf_counter()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrent)) as session:
@@ -144,12 +147,12 @@ async def load(target: Target, seconds: float, concurrent: int) -> Load:
     return Load(len(milliseconds) / (time.perf_counter() - began), milliseconds)
 
 
-async def soak(target: Target, pid: int, seconds: float, concurrent: int) -> None:
+async def soak(target: Target, pid: int, seconds: float, concurrent: int, pause: float) -> None:
     """Load foretaste, and print its memory at eleven moments."""
-    await load(target, 2.0, concurrent)
+    await load(target, 2.0, concurrent, pause)
     part, total, memory = seconds / 10, 0, [resident_megabytes(pid)]
     for _ in range(10):
-        total += len((await load(target, part, concurrent)).milliseconds)
+        total += len((await load(target, part, concurrent, pause)).milliseconds)
         memory.append(resident_megabytes(pid))
         print(f"{total:9d} requests, {memory[-1]:7.1f} MB", flush=True)
     print(f"memory {memory[0]:.1f} -> {memory[-1]:.1f} MB over {total} requests in {seconds:.0f} s")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from foretaste.config import TrainConfig, to_dict
-from foretaste.errors import ConfigError, LedgerError
+from foretaste.errors import ConfigError, LedgerError, RunError
 from foretaste.lab import claims
 from foretaste.lab.curves import Measured, area, curve_of, to_threshold
 from foretaste.lab.register import register
@@ -80,6 +80,16 @@ def test_a_study_runs_every_arm_and_seed_once_and_reuses_them(work: str, tmp_pat
         expectation = ledger.records(ledger.runs("study")[0].id, "expectation")[0]
         jobs = ledger.records(ledger.runs("study")[0].id, "job")
     assert expectation.seq < min(job.seq for job in jobs)
+
+
+def test_a_study_with_no_time_left_judges_what_there_is_and_goes_on_later(work: str, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    with pytest.raises(RunError, match="none has been run"):
+        run_study(study(work), "quick", folder, workers=1, minutes=0)
+    run_study(study(work, seeds=(1, 2)), "quick", folder, workers=1)
+    some = run_study(study(work), "quick", folder, workers=1, minutes=0)
+    assert (some.unfinished, some.would_be) == (2, Decision.UNDECIDED)  # a registered seed is missing
+    assert run_study(study(work), "quick", folder, workers=1, minutes=5).unfinished == 0
 
 
 def test_an_expectation_changed_after_the_results_is_exploratory(work: str, tmp_path: Path) -> None:

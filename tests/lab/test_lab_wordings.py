@@ -30,8 +30,8 @@ def test_students_differ_in_what_they_are_shown_alone(study) -> None:
 
 
 def test_figures_hang_together() -> None:
-    config = dataclasses.replace(student(("plain", "casual"), 32), seed=3)
-    arguments = {"config": to_dict(config), "options": {"items": 6}}
+    config = dataclasses.replace(student(("plain", "casual"), 16), seed=3)
+    arguments = {"config": to_dict(config), "options": {"items": 4}}
     context = Context(Path(), lambda share, words: None)
     found = copy_and_examine(arguments, context)
     assert found == copy_and_examine(arguments, context)  # it follows from the seed

@@ -68,6 +68,8 @@ class RunArguments:
     """Jobs that run side by side, each on one core; without it, as many as there are cores."""
     any_code: bool = False
     """Also reuse results that older code made; the verdict says so."""
+    minutes: float | None = None
+    """Start no job after so many minutes, and judge what there is; the same command goes on later."""
     results: str = RESULTS
     """Folder to write the verdict to."""
     runs_folder: str = TrainConfig().runs_folder
@@ -179,7 +181,8 @@ def list_studies(arguments: list[str]) -> None:
 def run_one(arguments: list[str]) -> None:
     """Run a study and print its verdict."""
     given = parse(RunArguments, arguments, command="lab run", examples=RUN_EXAMPLES)
-    _run(given.study, given.mode, given.workers, given.any_code, Path(given.results), Path(given.runs_folder))
+    results, folder = Path(given.results), Path(given.runs_folder)
+    _run(given.study, given.mode, given.workers, results, folder, any_code=given.any_code, minutes=given.minutes)
 
 
 def show(arguments: list[str]) -> None:
@@ -221,7 +224,7 @@ def run_all(arguments: list[str]) -> int:
     failed = []
     for name in STUDIES:
         try:
-            _run(name, given.mode, given.workers, False, Path(given.results), Path(given.runs_folder))
+            _run(name, given.mode, given.workers, Path(given.results), Path(given.runs_folder))
         except ForetasteError as error:
             print(f"{name}: {error}")
             failed.append(name)
@@ -239,19 +242,32 @@ def claims(arguments: list[str]) -> None:
     print(write_claims(Path(given.results), Path(given.page)))
 
 
-def _run(name: str, mode: Mode, workers: int | None, any_code: bool, results: Path, folder: Path) -> None:
+def _run(
+    name: str,
+    mode: Mode,
+    workers: int | None,
+    results: Path,
+    folder: Path,
+    *,
+    any_code: bool = False,
+    minutes: float | None = None,
+) -> None:
     from foretaste.lab.claims import interval_text, write_verdict
     from foretaste.lab.display import JobDisplay
     from foretaste.lab.runner import run_study
     from foretaste.lab.study import load
 
     _check_workers(workers)
+    if minutes is not None and minutes < 0:
+        raise ConfigError(f"--minutes = {minutes} cannot be used; accepted: 0 or more")
     study = load(name)
     plan = study.plan(mode)
     print(f"{study.name} ({mode}, about {plan.minutes:g} minutes on two cores): {study.claim}", flush=True)
     with JobDisplay(study.name, len(plan.jobs())) as display:
-        verdict = run_study(study, mode, folder, workers=workers, watcher=display, any_code=any_code)
+        verdict = run_study(study, mode, folder, workers=workers, watcher=display, any_code=any_code, minutes=minutes)
     page = write_verdict(verdict, results)
+    if verdict.unfinished:
+        print(f"{verdict.unfinished} jobs were not run; the same command goes on with them")
     print(f"{verdict.decision.value.upper()}: {verdict.headline.expectation}: {interval_text(verdict.headline)}")
     for note in verdict.notes:
         print(f"Note: {note}")

@@ -8,6 +8,8 @@ code, half-finished training runs are resumed. A failed job is recorded and the 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,12 @@ def run_study(
     workers: int | None = None,
     watcher: Watcher | None = None,
     any_code: bool = False,
+    minutes: float | None = None,
 ) -> Verdict:
     """Run what is missing of a study and return its verdict, which is also appended to the ledger.
 
-    `any_code` also reuses results of older code, and the verdict says so.
+    `any_code` also reuses results of older code, and the verdict says so. After `minutes` no further job is started,
+    and what there is is judged; another call goes on.
 
     Raises: RunError if every job failed; LedgerError if the ledger was tampered with.
     """
@@ -45,8 +49,11 @@ def run_study(
         made: set[str] = set()
         ledger.append(registration.run, "status", {"status": "started", "jobs": len(todo)})
         anytime = all(one.stopping == "anytime" for one in study.expectations if one.required)
+        end = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
         def enough() -> bool:
+            if time.monotonic() >= end:
+                return True
             if not anytime:
                 return False
             results = collect(ledger, todo, any_code=any_code, made=made)
