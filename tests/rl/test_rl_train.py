@@ -63,7 +63,7 @@ class Signs(TextEnv):
 def config(folder, **changes):
     base = TrainConfig(
         env=EnvConfig(id="signs", examples=0),
-        model=ModelConfig(name="nano", critic_layers=1),
+        model=ModelConfig(name="nano-xs", critic_layers=1),
         sampling=SamplingConfig(max_new_tokens=3),
         algorithm=AlgorithmConfig(
             learning_rate=1e-3, critic_learning_rate=2e-3, value_pretraining_episodes=16, value_pretraining_passes=2
