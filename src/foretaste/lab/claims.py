@@ -137,9 +137,11 @@ def html_page(verdict: Verdict) -> str:
 def facts(verdict: Verdict) -> list[str]:
     """Return how the verdict was made, a line each."""
     jobs = f"{verdict.failed} jobs failed, {verdict.unfinished} were not run"
+    budget = f"{verdict.token_budget:,} sampled tokens for every arm and seed"
+    if verdict.token_budget <= 1:
+        budget = "no tokens are sampled for learning"
     return [
-        f"Mode {verdict.mode}; seeds {', '.join(map(str, verdict.seeds))}; {verdict.token_budget:,} sampled tokens for "
-        f"every arm and seed",
+        f"Mode {verdict.mode}; seeds {', '.join(map(str, verdict.seeds))}; {budget}",
         f"{verdict.core_minutes:.1f} core-minutes, {verdict.minutes:.1f} minutes with {verdict.workers} workers; "
         f"{jobs}",
         f"Expectation {verdict.registration} registered {verdict.registered}; code {verdict.code}",

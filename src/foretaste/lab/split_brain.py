@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foretaste.lab.study import Arm, Expectation, Plan, Study
-from foretaste.lab.wordings import MANY, WORK, student
+from foretaste.lab.wordings import MANY, WORK, rows, student
 
 ARMS = {"plain alone": ("plain",), "many families": MANY}
 
@@ -27,6 +27,7 @@ STUDY = Study(
     ),
     quick=_plan(2, 512, 60, 3),
     full=_plan(6, 1024, 150, 8),
+    rows=rows,
     notes=(
         "The gap is success in plain words minus the mean over the held-out families distractor, language and layout.",
         "Learning is imitation alone; the items are fresh, their vocabulary is that of the demonstrations.",
