@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from foretaste.lab.jobs import Context
-from foretaste.lab.results import Outcome, Results
-from foretaste.lab.reward_hacker import SEEN, START, STUDY, rows, tune
+from foretaste.lab.reward_hacker import SEEN, START, STUDY, tune
 
 OPTIONS = {"rounds": 200, "items": 200, "looks": 4}
 
@@ -30,8 +29,5 @@ def test_what_is_tuned_to_flatters_and_fresh_items_do_not() -> None:
     assert abs(sealed.mean()) < 3 * sealed.std() / np.sqrt(len(sealed)) + 0.01
 
 
-def test_every_way_of_seeing_is_an_arm_and_a_row() -> None:
+def test_every_way_of_seeing_is_an_arm() -> None:
     assert set(STUDY.full.arms) == set(SEEN)
-    result = {"reported": 0.8, "true": 0.5, "gap": 0.3}
-    found = rows(Results([Outcome(SEEN[0], 1, result), Outcome(SEEN[0], 2, {**result, "gap": 0.1})]))
-    assert found == [{"told of": SEEN[0], "researchers": 2, "reported": 0.8, "true": 0.5, "gap": pytest.approx(0.2)}]

@@ -16,7 +16,7 @@ from foretaste.errors import ConfigError, LedgerError, RunError
 from foretaste.lab import claims
 from foretaste.lab.curves import Measured, area, curve_of, to_threshold
 from foretaste.lab.register import register
-from foretaste.lab.results import Outcome, Results
+from foretaste.lab.results import Outcome, Results, means
 from foretaste.lab.runner import run_study
 from foretaste.lab.sequences import Bounds, exactly
 from foretaste.lab.study import Arm, Expectation, Plan, Study, check_study, load
@@ -257,3 +257,8 @@ def test_every_study_gives_all_arms_the_same_budget_and_can_be_registered(tmp_pa
                 configs = [from_dict(TrainConfig, job.arguments["config"]) for job in plan.jobs()]
                 assert {check(config).token_budget for config in configs} == {plan.token_budget}
                 assert register(ledger, loaded, mode).new
+
+
+def test_means_are_over_the_seeds_that_gave_a_figure() -> None:
+    results = Results([Outcome("A", 1, {"plain": 0.5, "lost": None}), Outcome("A", 2, {"plain": 1.0, "lost": None})])
+    assert means(results) == [{"arm": "A", "seeds": 2, "plain": 0.75, "lost": None}]

@@ -10,9 +10,8 @@ import pytest
 from foretaste.config import to_dict
 from foretaste.lab import split_brain, student_a_b
 from foretaste.lab.jobs import Context
-from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import Arm
-from foretaste.lab.wordings import HELD_OUT, MANY, copy_and_examine, rows, student
+from foretaste.lab.wordings import HELD_OUT, MANY, copy_and_examine, student
 from foretaste.registers import REGISTERS
 
 
@@ -41,8 +40,3 @@ def test_figures_hang_together() -> None:
     assert found["held_out"] == pytest.approx(sum(families) / len(families))
     assert found["gap"] == pytest.approx(found["plain"] - found["held_out"])
     assert 0 <= found["all_right"] <= found["plain"]
-
-
-def test_a_student_is_a_row_of_means() -> None:
-    results = Results([Outcome("A", seed, {"plain": plain, "lost": None}) for seed, plain in ((1, 0.5), (2, 1.0))])
-    assert rows(results) == [{"student": "A", "seeds": 2, "plain": 0.75, "lost": None}]

@@ -141,3 +141,16 @@ def _log(value: float) -> float:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def means(results: Results) -> list[dict[str, Any]]:
+    """Return one row an arm: the mean over seeds of every figure that its jobs gave, where they gave any."""
+    found = []
+    for arm in results.arms:
+        done = [result for seed in results.seeds if (result := results.result(arm, seed))]
+        row: dict[str, Any] = {"arm": arm, "seeds": len(done)}
+        for name in done[0] if done else ():
+            known = [float(one[name]) for one in done if isinstance(one[name], int | float)]
+            row[name] = sum(known) / len(known) if known else None
+        found.append(row)
+    return found

@@ -15,6 +15,7 @@ import numpy as np
 from foretaste.config import TrainConfig
 from foretaste.exams.looks import Ladder, ladder_step
 from foretaste.lab.jobs import Context
+from foretaste.lab.results import means
 from foretaste.lab.study import Arm, Expectation, Plan, Study
 
 WORK = "foretaste.lab.reward_hacker:tune"
@@ -48,25 +49,13 @@ def tune(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
         if number % 100 == 0:
             context.report(number / rounds, f"change {number}")
     reported = reported if seen == "sealed looks" else best
-    return {"reported": reported, "true": true, "gap": reported - true, "sampled_tokens": 0}
+    return {"reported": reported, "true": true, "gap": reported - true}
 
 
 def _plan(seeds: int, minutes: float) -> Plan:
     options = {"rounds": 400, "items": 200, "looks": 4}
     arms = {seen: Arm(TrainConfig(), WORK, {**options, "seen": seen}) for seen in SEEN}
     return Plan(arms, seeds=tuple(range(1, seeds + 1)), token_budget=1, minutes=minutes)
-
-
-def rows(results: Any) -> list[dict[str, Any]]:
-    """Return one row a way of seeing: means over researchers."""
-    found = []
-    for arm in results.arms:
-        done = [result for seed in results.seeds if (result := results.result(arm, seed))]
-        means = (
-            {name: float(np.mean([one[name] for one in done])) for name in ("reported", "true", "gap")} if done else {}
-        )
-        found.append({"told of": arm, "researchers": len(done), **means})
-    return found
 
 
 STUDY = Study(
@@ -83,7 +72,7 @@ STUDY = Study(
     ),
     quick=_plan(10, 1),
     full=_plan(40, 1),
-    rows=rows,
+    rows=means,
     notes=(
         "A simulation: 200 items, 400 changes, each altering 5% of the answers; the true effect of a change has a "
         "standard deviation of .002. No model is asked.",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from foretaste.lab.results import means
 from foretaste.lab.study import Arm, Expectation, Plan, Study
-from foretaste.lab.wordings import MANY, WORK, rows, student
+from foretaste.lab.wordings import MANY, WORK, student
 
 ARMS = {"plain alone": ("plain",), "many families": MANY}
 
@@ -27,7 +28,7 @@ STUDY = Study(
     ),
     quick=_plan(2, 512, 60, 3),
     full=_plan(6, 1024, 150, 8),
-    rows=rows,
+    rows=means,
     notes=(
         "The gap is success in plain words minus the mean over the held-out families distractor, language and layout.",
         "Learning is imitation alone; the items are fresh, their vocabulary is that of the demonstrations.",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from foretaste.lab.results import means
 from foretaste.lab.study import Arm, Expectation, Plan, Study
-from foretaste.lab.wordings import MANY, WORK, rows, student
+from foretaste.lab.wordings import MANY, WORK, student
 
 LONG, SHORT = "A: long, one kind", "B: short, many kinds"
 
@@ -29,7 +30,7 @@ STUDY = Study(
     ),
     quick=_plan(2, 256, 60, 3),
     full=_plan(6, 512, 150, 10),
-    rows=rows,
+    rows=means,
     notes=(
         "Kinds are families of wordings of one task; whether the same holds across tasks is not tested here.",
         "Learning is imitation alone, on fresh items; both students are the same tiny decoder.",

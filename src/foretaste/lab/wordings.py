@@ -15,7 +15,6 @@ from foretaste.config import EnvConfig, ImitateConfig, ModelConfig, SamplingConf
 from foretaste.envs.seeds import seed_for
 from foretaste.exams.statistics import split_brain
 from foretaste.lab.jobs import Context
-from foretaste.lab.results import Results
 from foretaste.registers import REGISTERS, trainable
 
 WORK = "foretaste.lab.wordings:copy_and_examine"
@@ -31,18 +30,6 @@ def student(registers: tuple[str, ...], demonstrations: int) -> TrainConfig:
         sampling=SamplingConfig(max_new_tokens=8, temperature=0.1, concurrent=128),
         imitate=ImitateConfig(episodes=demonstrations, passes=4, learning_rate=3e-3),
     )
-
-
-def rows(results: Results) -> list[dict[str, Any]]:
-    """Return one row a student: means over seeds of what `copy_and_examine` returns."""
-    found = []
-    for arm in results.arms:
-        done = [result for seed in results.seeds if (result := results.result(arm, seed))]
-        names = list(done[0]) if done else []
-        known = {name: [one[name] for one in done if one[name] is not None] for name in names}
-        means = {name: float(np.mean(values)) if values else None for name, values in known.items()}
-        found.append({"student": arm, "seeds": len(done), **means})
-    return found
 
 
 def copy_and_examine(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
