@@ -74,6 +74,16 @@ def test_what_cannot_be_sat_is_said_and_tried_again_after_a_restart(
     assert not (tmp_path / "deployment" / "exams" / "verdicts.json").exists()
 
 
+def test_a_stopped_sitting_is_no_verdict_and_may_be_sat_again(
+    exam: Examination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "FORETASTE", (sys.executable, "-c", "import time; time.sleep(60)"))
+    assert exam.finding("c3", "x").reason == "tiny is being sat"
+    exam.stop()
+    monkeypatch.setattr(examination, "FORETASTE", (sys.executable, "-c", "import sys; sys.exit(1)"))
+    assert sat(exam, "c3", "x").verdict is Verdict.FAILURE
+
+
 def test_a_paper_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
     assert Examination.of(ExamConfig(), tmp_path, tmp_path) is None
     with pytest.raises(ConfigError, match="no-such-paper"):

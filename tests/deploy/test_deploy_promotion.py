@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foretaste.deploy import audit, state
+from foretaste.deploy import audit, examination, state
 from foretaste.deploy.database import open_engine, reading
 from foretaste.deploy.learner import ScriptedLearner
-from foretaste.deploy.settings import DeployConfig, OldTasksConfig, StoreConfig, TakeoverConfig
+from foretaste.deploy.settings import DeployConfig, ExamConfig, OldTasksConfig, StoreConfig, TakeoverConfig
 from foretaste.deploy.stage_config import StageConfig
 from foretaste.errors import DeployError
 
@@ -50,8 +51,10 @@ def ask_until(running: Any, kit: Any, condition: Any, most: int = 1500) -> int:
 
 
 def test_from_shadow_to_live_on_what_it_can_do_and_back_when_it_breaks(
-    kit: Any, incumbent: Any, tmp_path: Path
+    kit: Any, incumbent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    passes = """print('{"sentence": "PASS (for a test)", "report": "page.html"}')"""
+    monkeypatch.setattr(examination, "FORETASTE", (sys.executable, "-c", passes))
     world = World()
     old = [{"messages": [{"role": "user", "content": str(2 * n)}], "answer": str(2 * n + 1)} for n in range(5)]
     (tmp_path / "old.jsonl").write_text("\n".join(map(json.dumps, old)), encoding="utf-8")
@@ -60,6 +63,7 @@ def test_from_shadow_to_live_on_what_it_can_do_and_back_when_it_breaks(
         stages=STAGES,
         takeover=TakeoverConfig(every_seconds=0.02, check_share=0.5),
         old_tasks=OldTasksConfig(file="old.jsonl"),
+        exam=ExamConfig(paper="guess"),
         store=StoreConfig(flush_seconds=0.02),
     )
     with kit.serve(config, tmp_path, ScriptedLearner(world.answer)) as running:
@@ -81,6 +85,8 @@ def test_from_shadow_to_live_on_what_it_can_do_and_back_when_it_breaks(
         ]
         with reading(deployment.engine) as connection:
             audit.verify(connection, deployment.audit_key)
+            reasons = [entry.payload["reason"] for entry in audit.entries(connection) if entry.kind == "promote"]
+        assert ["exam: PASS (for a test)" in reason for reason in reasons] == [True, False]  # to leave the shadow alone
 
 
 def test_a_held_deployment_is_not_promoted(kit: Any, incumbent: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -76,12 +77,17 @@ class Examination:
             self._start(checkpoint, path)
         return Finding(NAME, Verdict.INCONCLUSIVE, f"{Path(self.paper).stem} is being sat")
 
+    def stop(self) -> None:
+        """End a sitting: its look is spent, nothing is held against the checkpoint, and it may sit again."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait(10)
+
     def close(self) -> None:
-        """End a sitting; it is not held against the checkpoint, and its look is spent."""
+        """End a sitting, and let nobody sit any more."""
         self._closed = True
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(10)
+        self.stop()
 
     def _start(self, checkpoint: str, path: str) -> None:
         command = [*FORETASTE, "exam", self.paper, "--policy", path, "--json"]
@@ -101,6 +107,8 @@ class Examination:
         """Take the verdict; an exam that could not be sat is no verdict about the checkpoint, and says why."""
         assert self._process is not None
         code, self._process = self._process.returncode, None
+        if code == -signal.SIGKILL:  # stopped by `stop`, or for want of memory
+            return
         printed, said = ((self.folder / name).read_text(encoding="utf-8", errors="replace") for name in (PRINTED, SAID))
         verdict, reason = VERDICTS.get(code, Verdict.INCONCLUSIVE), _reason(code, printed, said)
         self._known[self._sits] = {"verdict": str(verdict), "reason": reason}

@@ -48,6 +48,8 @@ class Supervisor:
         self._deployment, self._loop, self._training = deployment, loop, training
         self._old = OldItems.load(deployment.config.old_tasks, deployment.folder, deployment.compare)
         self._exam = Examination.of(deployment.config.exam, deployment.folder, deployment.files)
+        if self._exam:
+            deployment.on_killed.append(lambda _, exam=self._exam: exam.stop())
         self._head = -1
         self._taken = 0
         self._stop = threading.Event()
