@@ -262,3 +262,11 @@ def test_every_study_gives_all_arms_the_same_budget_and_can_be_registered(tmp_pa
 def test_means_are_over_the_seeds_that_gave_a_figure() -> None:
     results = Results([Outcome("A", 1, {"plain": 0.5, "lost": None}), Outcome("A", 2, {"plain": 1.0, "lost": None})])
     assert means(results) == [{"arm": "A", "seeds": 2, "plain": 0.75, "lost": None}]
+
+
+def test_too_few_seeds_for_an_interval_are_said_for_ratios_too() -> None:
+    expectation = Expectation("tokens_to:0.5", "new", "old", size=2.0, effect="speedup", center="median")
+    found = judge(expectation, {seed: exactly(1.0) for seed in range(5)}, range(5))
+    assert found.decision is Decision.UNDECIDED
+    assert found.note == "5 seeds cannot give an interval of this kind at level 0.95"
+    assert judge(expectation, {seed: exactly(1.0) for seed in range(6)}, range(6)).decision is Decision.HELD

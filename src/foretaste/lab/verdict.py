@@ -139,6 +139,7 @@ def judge(expectation: Expectation, effects: Mapping[int, Bounds], planned: Sequ
     """Compare an expectation with the effects of seeds; ratios come in as logarithms and leave as ratios."""
     values = list(effects.values())
     found = interval_of(values, expectation) if values else Range(None, -math.inf, math.inf)
+    unbounded = not math.isfinite(found.low) and not math.isfinite(found.high)
     size = expectation.size
     if expectation.baseline is not None and expectation.effect != "difference":
         found = Range(
@@ -157,7 +158,7 @@ def judge(expectation: Expectation, effects: Mapping[int, Bounds], planned: Sequ
         decision = _decide(found.low >= size, found.high < size)
     else:
         decision = _decide(found.high <= size, found.low > size)
-    if not note and not math.isfinite(found.low) and not math.isfinite(found.high) and values:
+    if not note and unbounded and values:
         note = f"{len(values)} seeds cannot give an interval of this kind at level {expectation.level:g}"
     return Judged(
         expectation.text,
