@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 RECIPE ?= recipes/extract.toml
 ROWS ?=
 QUICK ?=
-WORKERS ?= 2
+WORKERS ?= 3
 # Extra options for installing torch, e.g. TORCH_OPTIONS="--index-url https://download.pytorch.org/whl/cpu"
 # for the small CPU build on Linux where the package index offers the CUDA build.
 TORCH_OPTIONS ?=
