@@ -18,6 +18,8 @@ TORCH_OPTIONS ?=
 # Modules are compiled when they are first imported, which most of what is installed never is: that saves a third of the time.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet --no-input install --no-compile --constraint constraints.txt
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
+# Compiled modules are kept, whatever the environment says: else every process would compile its libraries again.
+unexport PYTHONDONTWRITEBYTECODE
 # One thread per process: on few cores, more threads than cores only wait for each other.
 export TOKENIZERS_PARALLELISM := false
 
