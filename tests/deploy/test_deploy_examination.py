@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from deploy_helpers import wait_for
 
 from foretaste.deploy import examination
 from foretaste.deploy.analysis import Finding, Verdict
@@ -20,14 +20,14 @@ PAPER = 'name = "tiny"\nthreshold = 0.5\nlooks = 2\n\n[[families]]\nenv = "route
 
 
 def sat(exam: Examination, checkpoint: str, path: str) -> Finding:
-    end = time.monotonic() + 60
-    while True:
+    def ended() -> Finding | None:
         found = exam.finding(checkpoint, path)
         if "is being sat" not in found.reason:
             return found
         assert found.verdict is Verdict.INCONCLUSIVE
-        assert time.monotonic() < end
-        time.sleep(0.05)
+        return None
+
+    return wait_for(ended, 60)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,7 +145,7 @@ def test_an_alarm_is_held_against_all_that_the_same_learning_has_made(
 
 
 def test_a_killed_training_is_started_again_and_learns_all_that_was_judged(
-    offline: Any, base: Any, monkeypatch: pytest.MonkeyPatch
+    kit: Any, offline: Any, base: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_client, "PAUSE_SECONDS", 0.0)
     write_judged(offline, base, 8)
@@ -165,11 +164,7 @@ def test_a_killed_training_is_started_again_and_learns_all_that_was_judged(
         return json.loads(progress.read_text())["learned"] if progress.exists() else 0
 
     def wait_until(condition: Any) -> None:
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end, "it did not come true within a minute"
-            training.keep_going()
-            time.sleep(0.05)
+        kit.wait_for(lambda: training.keep_going() or condition(), 60)
 
     try:
         wait_until(lambda: learned() == 8)

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 
-from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingConfig, TrainConfig
-from foretaste.models.actor_critic import ActorCritic
-from foretaste.models.sampler import Sampler
+from foretaste.config import AlgorithmConfig, ModelConfig
 from foretaste.rl import critic_passes
 from foretaste.rl.batch import Batch, compute_returns, make_batch
 from foretaste.rl.critic_passes import CriticPasses
-from foretaste.rl.rollout import EnvPool, rollout
-from foretaste.rl.tasks import training_tasks
 from foretaste.rl.update import CRITIC, Updater
 
 
 @pytest.fixture(params=[1, -1], ids=["tower", "separate decoder"])
-def learner(request: pytest.FixtureRequest) -> tuple[Updater, Batch]:
-    config = TrainConfig(
-        env=EnvConfig("guess", examples=0),
-        model=ModelConfig("nano", critic_layers=request.param),
-        sampling=SamplingConfig(max_new_tokens=4),
-        algorithm=AlgorithmConfig(minibatches=3, microbatch_tokens=512),
-        episodes_per_step=12,
-    )
-    actor_critic = ActorCritic.load(config.model, seed=3)
-    played = rollout(Sampler(actor_critic, config.sampling), training_tasks(config, 1), EnvPool(config.env))
-    return Updater(actor_critic, config.algorithm, temperature=1.0), make_batch(played.episodes)
+def learner(request: pytest.FixtureRequest, make_learner: Any) -> tuple[Updater, Batch]:
+    model = ModelConfig("nano", critic_layers=request.param)
+    return make_learner(model, AlgorithmConfig(minibatches=3, microbatch_tokens=512), 12)
 
 
 def test_values_are_those_of_a_whole_forward_pass(learner: tuple[Updater, Batch]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,12 +20,8 @@ from foretaste.config import (
     TrainConfig,
 )
 from foretaste.ledger import Ledger
-from foretaste.models.actor_critic import ActorCritic
-from foretaste.models.sampler import Sampler
-from foretaste.rl.batch import Batch, make_batch
+from foretaste.rl.batch import Batch
 from foretaste.rl.returns import relative_gains
-from foretaste.rl.rollout import EnvPool, rollout
-from foretaste.rl.tasks import training_tasks
 from foretaste.rl.train import train
 from foretaste.rl.update import Updater
 
@@ -49,17 +47,9 @@ def test_the_floor_keeps_noise_in_lost_states_small() -> None:
 
 
 @pytest.fixture(scope="module")
-def learner() -> tuple[Updater, Batch]:
-    config = TrainConfig(
-        env=EnvConfig("guess", examples=0),
-        model=ModelConfig("nano-xs", critic_layers=1),
-        sampling=SamplingConfig(max_new_tokens=4),
-        algorithm=AlgorithmConfig(minibatches=2, microbatch_tokens=256),
-        episodes_per_step=8,
-    )
-    actor_critic = ActorCritic.load(config.model, seed=3)
-    played = rollout(Sampler(actor_critic, config.sampling), training_tasks(config, 1), EnvPool(config.env))
-    return Updater(actor_critic, config.algorithm, temperature=1.0), make_batch(played.episodes)
+def learner(make_learner: Any) -> tuple[Updater, Batch]:
+    model = ModelConfig("nano-xs", critic_layers=1)
+    return make_learner(model, AlgorithmConfig(minibatches=2, microbatch_tokens=256), 8)
 
 
 def test_what_gained_becomes_likelier_than_what_did_not(learner: tuple[Updater, Batch]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.deploy.analysis import Finding, Verdict
+from foretaste.deploy.files import read_json, write_json
 from foretaste.deploy.settings import ExamConfig
 from foretaste.deploy.stages import Decision, Stage
 from foretaste.exams.paper import load_paper
@@ -38,7 +39,8 @@ class Examination:
         self.paper, self.folder = paper, folder
         self._threads = threads
         self._file = self.folder / "verdicts.json"
-        self._known: dict[str, dict[str, Any]] = _read(self._file)
+        self._known: dict[str, dict[str, Any]] = read_json(self._file)
+        self._unsat: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._sits = ""
         self._closed = False
@@ -73,6 +75,8 @@ class Examination:
         if checkpoint in self._known:
             known = self._known[checkpoint]
             return Finding(NAME, Verdict(known["verdict"]), known["reason"])
+        if checkpoint in self._unsat:
+            return Finding(NAME, Verdict.INCONCLUSIVE, self._unsat[checkpoint])
         if self._process is None and not self._closed:
             self._start(checkpoint, path)
         return Finding(NAME, Verdict.INCONCLUSIVE, f"{Path(self.paper).stem} is being sat")
@@ -110,15 +114,12 @@ class Examination:
         if code == -signal.SIGKILL:  # stopped by `stop`, or for want of memory
             return
         printed, said = ((self.folder / name).read_text(encoding="utf-8", errors="replace") for name in (PRINTED, SAID))
-        verdict, reason = VERDICTS.get(code, Verdict.INCONCLUSIVE), _reason(code, printed, said)
-        self._known[self._sits] = {"verdict": str(verdict), "reason": reason}
+        reason = _reason(code, printed, said)
         if code in VERDICTS:
-            kept = {name: one for name, one in self._known.items() if not one.get("unsat")}
-            scratch = self._file.with_suffix(".new")
-            scratch.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            scratch.replace(self._file)
+            self._known[self._sits] = {"verdict": str(VERDICTS[code]), "reason": reason}
+            write_json(self._file, self._known)
         else:
-            self._known[self._sits]["unsat"] = True
+            self._unsat[self._sits] = reason
 
 
 def _reason(code: int, printed: str, said: str) -> str:
@@ -129,10 +130,3 @@ def _reason(code: int, printed: str, said: str) -> str:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         error = next((line for line in lines if line.startswith("Error:")), lines[-1] if lines else "no message")
         return f"it could not be sat (exit code {code}): {error}"
-
-
-def _read(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Engine
 
 from foretaste.deploy import audit, state
 from foretaste.deploy.database import open_engine, reading, writing
+from foretaste.deploy.files import read_json, write_json
 from foretaste.deploy.processes import parent_lives
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.store import add_alarms, add_checkpoint
@@ -61,7 +62,8 @@ class TrainingWork:
         self.engine: Engine = open_engine(store_url(config, folder), create=False)
         self.key = audit.load_key(files, create=False)
         self.progress = files / PROGRESS_FILE
-        self.learned = _read_progress(self.progress)
+        learned = read_json(self.progress).get("learned")
+        self.learned = learned if isinstance(learned, int) else 0
         now = state.load(self.engine)
         path = folder / (now.accepted_path or now.checkpoint_path or config.learner.checkpoint or "")
         training = config.training
@@ -150,9 +152,7 @@ class TrainingWork:
         with writing(self.engine) as connection:
             add_checkpoint(connection, made.id, made.path, made.parents[0] if made.parents else None, note)
             audit.append(connection, self.key, "trained", "training", {"checkpoint": made.id, "step": report.step})
-        scratch = self.progress.with_suffix(".new")
-        scratch.write_text(json.dumps({"learned": self.learned}), encoding="utf-8")
-        scratch.replace(self.progress)
+        write_json(self.progress, {"learned": self.learned})
 
     def _alarm(self, report: OnlineReport) -> None:
         """Write the alarm down once, and against all that this learning has made since a version was accepted.
@@ -167,10 +167,3 @@ class TrainingWork:
         with writing(self.engine) as connection:
             add_alarms(connection, self.trainer.accepted.id, found)
             audit.append(connection, self.key, "training_alarm", "training", payload)
-
-
-def _read_progress(file: Path) -> int:
-    try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["learned"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0

@@ -50,10 +50,7 @@ def line_chart(
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (clipped - y_low) / (y_high - y_low)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{html.escape(title)}</title>',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="20" font-size="14" font-weight="600">{html.escape(title)}</text>',
+        *_head(title, HEIGHT, LEFT),
         _axes(across, up, (x_low, x_high), (y_low, y_high), log_x, x, y),
     ]
     for index, one in enumerate(kept):
@@ -97,12 +94,7 @@ def dot_map(places: Mapping[str, Mapping[str, Sequence[Dot]]], *, title: str, x:
     def across(value: float) -> float:
         return MAP_LEFT + (WIDTH - MAP_LEFT - RIGHT) * (math.log(max(value, math.exp(low))) - low) / (high - low)
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{html.escape(title)}</title>',
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-        f'<text x="16" y="20" font-size="14" font-weight="600">{html.escape(title)}</text>',
-    ]
+    parts = _head(title, height, 16)
     top = TOP + 16 * len(names)
     for mark in _log_marks(math.exp(low), math.exp(high)):
         parts.append(f'<path d="M{across(mark):.1f} {top}V{floor}" stroke="#e5e7eb"/>')
@@ -138,6 +130,16 @@ def short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def _head(title: str, height: float, left: float) -> list[str]:
+    """Return how every chart begins: size, ground and title."""
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{html.escape(title)}</title>',
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+        f'<text x="{left}" y="20" font-size="14" font-weight="600">{html.escape(title)}</text>',
+    ]
 
 
 def _dot(x: float, y: float, colour: str, *, beyond: bool) -> str:

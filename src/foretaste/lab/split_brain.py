@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from foretaste.lab.results import means
-from foretaste.lab.study import Arm, Expectation, Plan, Study
-from foretaste.lab.wordings import MANY, WORK, student
+from foretaste.lab.study import Expectation, Plan, Study
+from foretaste.lab.wordings import MANY, plan, student
 
 ARMS = {"plain alone": ("plain",), "many families": MANY}
 
 
 def _plan(seeds: int, demonstrations: int, items: int, minutes: float) -> Plan:
-    arms = {name: Arm(student(registers, demonstrations), WORK, {"items": items}) for name, registers in ARMS.items()}
-    return Plan(arms, seeds=tuple(range(1, seeds + 1)), token_budget=1, minutes=minutes)
+    students = {name: student(registers, demonstrations) for name, registers in ARMS.items()}
+    return plan(students, seeds, items, minutes)
 
 
 STUDY = Study(

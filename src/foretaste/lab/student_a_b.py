@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from foretaste.lab.results import means
-from foretaste.lab.study import Arm, Expectation, Plan, Study
-from foretaste.lab.wordings import MANY, WORK, student
+from foretaste.lab.study import Expectation, Plan, Study
+from foretaste.lab.wordings import MANY, plan, student
 
 LONG, SHORT = "A: long, one kind", "B: short, many kinds"
 
 
 def _plan(seeds: int, demonstrations: int, items: int, minutes: float) -> Plan:
-    arms = {
-        LONG: Arm(student(("plain",), 4 * demonstrations), WORK, {"items": items}),
-        SHORT: Arm(student(MANY, demonstrations), WORK, {"items": items}),
-    }
-    return Plan(arms, seeds=tuple(range(1, seeds + 1)), token_budget=1, minutes=minutes)
+    students = {LONG: student(("plain",), 4 * demonstrations), SHORT: student(MANY, demonstrations)}
+    return plan(students, seeds, items, minutes)
 
 
 STUDY = Study(

@@ -7,15 +7,18 @@ demonstrations, their vocabulary does not: what is measured is the wording alone
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from foretaste.config import EnvConfig, ImitateConfig, ModelConfig, SamplingConfig, TrainConfig, from_dict
 from foretaste.envs.seeds import seed_for
+from foretaste.errors import RunError
 from foretaste.exams.statistics import split_brain
 from foretaste.lab.jobs import Context
-from foretaste.registers import REGISTERS, trainable
+from foretaste.lab.study import Arm, Plan
+from foretaste.registers import REGISTERS, families, trainable
 
 WORK = "foretaste.lab.wordings:copy_and_examine"
 HELD_OUT = tuple(name for name, register in REGISTERS.items() if register.held_out)
@@ -32,11 +35,19 @@ def student(registers: tuple[str, ...], demonstrations: int) -> TrainConfig:
     )
 
 
+def plan(students: Mapping[str, TrainConfig], seeds: int, items: int, minutes: float) -> Plan:
+    """Return a plan with an arm for every student, each asked so many items; nothing is sampled for learning."""
+    arms = {name: Arm(config, WORK, {"items": items}) for name, config in students.items()}
+    return Plan(arms, seeds=tuple(range(1, seeds + 1)), token_budget=1, minutes=minutes)
+
+
 def copy_and_examine(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
     """Return success in plain words and in each held-out family, the gap, and split-brain.
 
     `lost`: P(wrong in a held-out wording | right in plain words) beyond what sampling again does, mean over wordings.
     `all_right`: share of the items that are right in every wording.
+
+    Raises: RunError if an item could not be judged.
     """
     from foretaste.models.actor_critic import ActorCritic
     from foretaste.models.sampler import Sampler
@@ -59,14 +70,19 @@ def copy_and_examine(arguments: dict[str, Any], context: Context) -> dict[str, A
         context.report(0.5, f"asked in {register}")
         draws = [keyed_seed(config.seed, register, attempt, seed) for seed in seeds]
         tasks = [Task(config.env.id, seed, 1, register, draw) for seed, draw in zip(seeds, draws, strict=True)]
-        return np.array([episode.success or 0.0 for episode in rollout(sampler, tasks, pool).episodes])
+        success = [episode.success for episode in rollout(sampler, tasks, pool).episodes]
+        if None in success:
+            raise RunError(
+                f"an item in the wording {register!r} could not be judged, so the wordings cannot be compared"
+            )
+        return np.array(success, dtype=float)
 
     scores = {register: asked(register) for register in ("plain", *HELD_OUT)}
     split = split_brain(scores, asked("plain", 1))
-    families = {REGISTERS[name].family for name in HELD_OUT}
     by_family = {
-        family: float(np.mean([scores[name].mean() for name in HELD_OUT if REGISTERS[name].family == family]))
-        for family in sorted(families)
+        family: float(np.mean([scores[name].mean() for name in names]))
+        for family, names in sorted(families().items())
+        if set(names) <= set(HELD_OUT)
     }
     plain, held_out = float(scores["plain"].mean()), float(np.mean(list(by_family.values())))
     return {
