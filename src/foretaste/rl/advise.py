@@ -38,10 +38,8 @@ Method = Literal["value", "leave-one-out", "success replay"]
 
 TRUSTED = 0.6
 """AUC halfway, less one standard error, from which a critic is said to see."""
-POSSIBLE = 0.7
-"""AUC halfway, plus two standard errors, below which a critic is said to be blind."""
-RARE = 0.1
-"""Success below which too few episodes carry a signal of their own."""
+RARE = 0.01
+"""Success below which the policy does not learn through a critic that has not been shown to see."""
 GROUP = 8
 """Group size for which the share of groups without signal is told."""
 RECHECK_STEPS = 5
@@ -90,38 +88,35 @@ class Advice:
 def choose(evidence: Evidence) -> Advice:
     """Apply the rule.
 
-    1. No success, or no failure, or one: nothing can be compared; "value" waits with lambda at 1, losing nothing.
-    2. Episodes of one turn: no later turn to pass credit back from; "leave-one-out".
-    3. V halfway is right (AUC - SE > 0.6): "value".
-    4. V may still be right (AUC + 2 SE > 0.7) and success is below 10%: "value", with lambda at 1 until it is shown.
-    5. V is blind: "success replay" below 10% success, else "leave-one-out".
+    1. Episodes of one turn: no later turn to pass credit back from; "leave-one-out".
+    2. V halfway is right (AUC - SE > 0.6): "value", credit in mid-episode.
+    3. V is not shown to be right and success is below 1%: "success replay", while the critic goes on learning.
+    4. Otherwise "value" with lambda near 1: where nothing can be seen halfway this is a replay of successes whose
+       weights are measured against V, and it needed no more tokens than leave-one-out (the study `credit-map`).
     """
     rank, p = evidence.auc.get("50"), evidence.success
-    share = f"{evidence.successes} of {evidence.episodes} episodes succeed"
-    if evidence.successes < 2 or evidence.successes == evidence.episodes or rank is None:
-        why = [f"{share}: too little contrast to measure anything."]
-        if evidence.successes == 0:
-            why.append("No estimator has a signal yet. An easier level or a warm start (imitate.episodes) would help.")
-        if evidence.turns <= 1:
-            return Advice("leave-one-out", (*why, _ONE_TURN), evidence)
-        return Advice("value", (*why, "The critic learns from every episode; lambda stays 1 until it ranks."), evidence)
-    groups = f"A group of {GROUP} would carry no signal in {evidence.silent_groups:.0%} of cases."
-    seen = f"V halfway ranks a later success above a later failure in {rank.auc:.0%} of pairs (+- {rank.error:.0%})."
+    share = f"{evidence.successes} of {evidence.episodes} episodes succeed."
     if evidence.turns <= 1:
-        return Advice("leave-one-out", (f"{share}.", _ONE_TURN), evidence)
-    if rank.auc - rank.error > TRUSTED:
-        why = (f"{share}. {groups}", seen, "So V can tell single turns apart: credit in mid-episode.")
-        return Advice("value", why, evidence)
-    if rank.auc + 2 * rank.error > POSSIBLE and p < RARE:
-        why = (f"{share}. {groups}", seen, "Too few successes to say more: lambda stays 1 until V is shown right.")
-        return Advice("value", why, evidence)
-    blind = "The outcome cannot be seen halfway, so V cannot tell turns apart, and a lambda below 1 would mislead."
+        return Advice("leave-one-out", (share, _ONE_TURN), evidence)
+    why = [share]
+    if evidence.successes == 0:
+        why.append("No estimator has a signal yet. An easier level or a warm start (imitate.episodes) would help.")
+    else:
+        why.append(f"A group of {GROUP} would carry no signal in {evidence.silent_groups:.0%} of cases.")
+    if rank is None:
+        why.append("Whether V ranks unfinished episodes is not measured: it takes a success and a failure.")
+    else:
+        why.append(
+            f"V halfway ranks a later success above a later failure in {rank.auc:.0%} of pairs (+- {rank.error:.0%})."
+        )
+        if rank.auc - rank.error > TRUSTED:
+            why.append("So V can tell single turns apart: credit in mid-episode.")
+            return Advice("value", tuple(why), evidence)
     if p < RARE:
-        why = (f"{share}. {groups}", seen, blind, "Successes are rare, so each is learned from again.")
-        return Advice("success replay", why, evidence)
-    return Advice(
-        "leave-one-out", (f"{share}.", seen, blind, "Success is common enough to compare episodes."), evidence
-    )
+        why.append("Successes are rare, so each is learned from again; V joins in once it is shown to rank.")
+        return Advice("success replay", tuple(why), evidence)
+    why.append("Lambda stays near 1 until V is shown to rank: outcomes are weighed against V and learned from again.")
+    return Advice("value", tuple(why), evidence)
 
 
 _ONE_TURN = "Episodes have one turn, so there is no later turn to pass credit back from."
