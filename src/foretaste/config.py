@@ -41,6 +41,26 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
+class CurriculumConfig:
+    """Several sources of items instead of one environment, and how often each is drawn."""
+
+    sources: tuple[str, ...] = ()
+    """Where training items come from, each `ENV`, `ENV@LEVEL` or `ENV@LEVEL/REGISTER`: `maze@2`, `desk@1/casual`,
+    `lock?horizon=20@3`; what is left out is taken from `env`. None: `env` alone."""
+    order: Literal["uniform", "easiest_first", "listed", "learning_progress"] = "uniform"
+    """`easiest_first`: the most successful source that is not mastered; `listed`: the first such one of the list;
+    `learning_progress`: in proportion to how fast success changes (`rl/curriculum.py`)."""
+    explore: float = 0.2
+    """Share of the items that is drawn uniformly over all sources, whatever the order."""
+    window: int = 32
+    """Episodes of a source whose success is compared with that of as many before them."""
+    mastered: float = 0.9
+    """Success over a window at which `easiest_first` and `listed` go on to the next source."""
+    held_out: tuple[str, ...] = ()
+    """Sources of held-out items, each as often as the others; none: those of training."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Which language model acts, and the capacity of its critic."""
 
@@ -195,6 +215,7 @@ class TrainConfig:
     """A whole run: `foretaste train recipe.toml`, or flags of the same names."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
