@@ -40,6 +40,9 @@ class EnvConfig:
     """Turns after which an episode is truncated; None takes the environment's own limit."""
 
 
+Order = Literal["uniform", "easiest_first", "listed", "learning_progress"]
+
+
 @dataclass(frozen=True)
 class CurriculumConfig:
     """Several sources of items instead of one environment, and how often each is drawn."""
@@ -47,7 +50,7 @@ class CurriculumConfig:
     sources: tuple[str, ...] = ()
     """Where training items come from, each `ENV`, `ENV@LEVEL` or `ENV@LEVEL/REGISTER`: `maze@2`, `desk@1/casual`,
     `lock?horizon=20@3`; what is left out is taken from `env`. None: `env` alone."""
-    order: Literal["uniform", "easiest_first", "listed", "learning_progress"] = "uniform"
+    order: Order = "uniform"
     """`easiest_first`: the most successful source that is not mastered; `listed`: the first such one of the list;
     `learning_progress`: in proportion to how fast success changes (`rl/curriculum.py`)."""
     explore: float = 0.2
@@ -183,6 +186,26 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class DrivesConfig:
+    """Weights of fixed signals that need no task, as potential-based shaping of the actor (`rl/drives.py`)."""
+
+    repetition: float = 0.0
+    """Against taking the same action on the same observation again."""
+    checks: float = 0.0
+    """For checks that pass, where the environment reports them."""
+    novelty: float = 0.0
+    """For observations with words that are new in this episode."""
+    surprise: float = 0.0
+    """For turns over which V moved."""
+    displeasure: float = 0.0
+    """Against observations with words of displeasure: wrong, unknown, cannot."""
+    permission: float = 0.0
+    """Against harm done to others, where the environment measures it."""
+    half_life_steps: float = 20.0
+    """Steps in which the drives' say halves, as V learns."""
+
+
+@dataclass(frozen=True)
 class ImitateConfig:
     """Optional supervised warm start on demonstrations."""
 
@@ -221,6 +244,7 @@ class TrainConfig:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    drives: DrivesConfig = field(default_factory=DrivesConfig)
     imitate: ImitateConfig = field(default_factory=ImitateConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     steps: int = 20

@@ -7,16 +7,15 @@ measured is a harder lock of the same table that nothing is ever trained on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from foretaste.config import CurriculumConfig, TrainConfig
+from foretaste.config import CurriculumConfig, HeldOutConfig, Order, TrainConfig
 from foretaste.envs.lock import Lock
 from foretaste.lab.credit_map import FRESH_TABLES
 from foretaste.lab.jobs import Context, train_arm
-from foretaste.lab.methods import base, method
-from foretaste.lab.results import Results
+from foretaste.lab.methods import NEW, base, method
+from foretaste.lab.results import Results, means
 from foretaste.lab.study import Arm, Expectation, Plan, Study
 from foretaste.ledger import Ledger
 
@@ -30,17 +29,18 @@ class Jammed(Lock):
         return observation, 0.0, over, {**info, "success": 0.0} if over else info
 
 
-ORDERS = {
+ORDERS: dict[str, Order] = {
     "learning progress": "learning_progress",
     "uniform": "uniform",
     "easiest first": "easiest_first",
     "hand-made": "listed",
 }
-LEARNABLE = (2, 4, 6)
-"""Fatal cues of an episode: starting success 1/4, 1/16 and 1/64."""
+LEARNABLE = (1, 2, 4, 6)
+"""Fatal cues of an episode: starting success 1/2, 1/4, 1/16 and 1/64."""
 HELD_OUT = 8
-IDLE_HORIZONS = (8, 12)
+IDLE_HORIZONS = (8, 10, 12)
 HORIZON = 10
+BUDGET = 24_000
 
 
 def sources(table: int) -> tuple[str, ...]:
@@ -57,15 +57,16 @@ def idle(source: str) -> bool:
     return "Jammed" in source or "critical=0" in source
 
 
-def config(order: str, table: int) -> TrainConfig:
+def config(order: Order, table: int) -> TrainConfig:
     """Return a run over the locks of a table; only the order differs between arms."""
     made = method("value", base("lock", instructions=False))
     held_out = (_lock("lock", HORIZON, HELD_OUT, table),)
     return dataclasses.replace(
         made,
         # Successes are not replayed: those of the finished sources would be most of them.
-        replay=dataclasses.replace(made.replay, success_episodes=0),
-        curriculum=CurriculumConfig(sources(table), order=order, held_out=held_out),  # type: ignore[arg-type]
+        replay=dataclasses.replace(made.replay, critic_episodes=2 * NEW, actor_episodes=0, success_episodes=0),
+        curriculum=CurriculumConfig(sources(table), order=order, window=16, held_out=held_out),
+        held_out=HeldOutConfig(items=64, every=4, curve_items=48, enough=0.9),
     )
 
 
@@ -80,12 +81,51 @@ def work(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def _lock(name: str, horizon: int, critical: int, table: int) -> str:
-    arguments = {"horizon": horizon, "choices": 2, "critical": critical, "visibility": "at once"}
-    return f"{name}?{urlencode({**arguments, 'table': table, 'terse': True})}"
+    arguments = {"horizon": horizon, "choices": 2, "critical": critical, "cues": 6, "table": table}
+    visibility = "silent" if name.endswith("Jammed") else "at once"
+    return f"{name}?{urlencode({**arguments, 'visibility': visibility, 'terse': True})}"
 
 
-def _arm(order: str) -> Arm:
+def _arm(order: Order) -> Arm:
     def made(seed: int) -> TrainConfig:
         return config(order, FRESH_TABLES + seed)
 
     return Arm(made, work=f"{__name__}:work")
+
+
+def _plan(seeds: tuple[int, ...], minutes: float) -> Plan:
+    return Plan({name: _arm(order) for name, order in ORDERS.items()}, seeds, BUDGET, minutes)
+
+
+def rows(results: Results) -> list[dict[str, Any]]:
+    """Return the usual row of each order, with the share of its episodes that could teach nothing."""
+    idle_shares = {row["arm"]: row.get("idle_share") for row in means(results)}
+    return [{**row, "idle_share": idle_shares[row["arm"]]} for row in results.rows()]
+
+
+STUDY = Study(
+    name="curriculum",
+    claim=(
+        "Among sources most of which are finished or hopeless, sampling by learning progress spends less than a third "
+        "of the episodes on those, and raises mean success on a harder source never trained on by at least 0.05 over "
+        "uniform sampling"
+    ),
+    source=(
+        "which environments, and what mix, should a model be trained on? bandits over learning progress: Graves et al. "
+        "1704.03003, self-evolving curriculum 2505.14970"
+    ),
+    expectations=(
+        Expectation("area", "learning progress", "uniform", size=0.05),
+        Expectation("idle_share", "learning progress", None, size=1 / 3, direction="at_most"),
+        Expectation("area", "learning progress", "easiest first", size=-0.05, required=False),
+        Expectation("area", "learning progress", "hand-made", size=-0.05, required=False),
+    ),
+    quick=_plan((1, 2), 4),
+    full=_plan((1, 2, 3, 4, 5, 6), 12),
+    rows=rows,
+    notes=(
+        "Six of the ten sources can teach nothing: three open whatever is answered, three never open.",
+        "Every seed has another warm start and another rule table.",
+        "The hand-made order knows which sources are easy, hard and hopeless, and goes on when one is mastered.",
+    ),
+)

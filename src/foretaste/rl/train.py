@@ -186,6 +186,7 @@ class _Run:
         count = config.algorithm.value_pretraining_episodes
         self.progress.phase("value pretraining", count)
         played = self._sample(training_tasks(config, 0, count), 0, count=True)
+        self.curriculum.update(played.episodes)  # what was sampled anyway is evidence
         self.ledger.append(self.run, "value_pretraining", self.learner.pretrain_values(played.episodes), step=0)
 
     def _tell(self, step: int, advice: Advice) -> None:
