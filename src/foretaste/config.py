@@ -48,11 +48,11 @@ class CurriculumConfig:
     """Several sources of items instead of one environment, and how often each is drawn."""
 
     sources: tuple[str, ...] = ()
-    """Where training items come from, each `ENV`, `ENV@LEVEL` or `ENV@LEVEL/REGISTER`: `maze@2`, `desk@1/casual`,
-    `lock?horizon=20@3`; what is left out is taken from `env`. None: `env` alone."""
+    """Where training items come from, each `ENV`, `ENV@LEVEL` or `ENV@LEVEL/REGISTER`: `maze@2`, `desk@1/casual` or
+    say `lock?horizon=20@3`; what is left out is taken from `env`. None: `env` alone."""
     order: Order = "uniform"
-    """`easiest_first`: the most successful source that is not mastered; `listed`: the first such one of the list;
-    `learning_progress`: in proportion to how fast success changes (`rl/curriculum.py`)."""
+    """`easiest_first`: the most successful source that is not mastered; `listed`: the first such one of the list; and
+    by `learning_progress`: in proportion to how fast success changes (`rl/curriculum.py`)."""
     explore: float = 0.2
     """Share of the items that is drawn uniformly over all sources, whatever the order."""
     window: int = 32
