@@ -25,6 +25,8 @@ STUDIES: dict[str, str] = {
     "credit": "foretaste.lab.credit",
     "gate": "foretaste.lab.gate",
     "replay": "foretaste.lab.replay",
+    "curriculum": "foretaste.lab.curriculum",
+    "drives": "foretaste.lab.drives",
     "think": "foretaste.lab.think",
     "split-brain": "foretaste.lab.split_brain",
     "student-a-b": "foretaste.lab.student_a_b",

@@ -28,8 +28,10 @@ from foretaste.rl.adapt import Ranking, pairs_of, pooled
 from foretaste.rl.batch import make_batch, usable, without_values
 from foretaste.rl.diagnostics import PARTS, judged_values, value_at_part
 from foretaste.rl.imitate import imitate
-from foretaste.rl.rollout import EnvPool, rollout
+from foretaste.rl.pools import pool_of
+from foretaste.rl.rollout import rollout
 from foretaste.rl.signal import Signal, signals
+from foretaste.rl.sources import title
 from foretaste.rl.tasks import training_tasks
 from foretaste.rl.update import Updater
 from foretaste.statistics import exact_interval
@@ -213,7 +215,7 @@ def meet(config: TrainConfig, *, env: Callable[[], gymnasium.Env[Any, Any]] | No
     Raises: RunError if the environment failed in every episode.
     """
     config = dataclasses.replace(config, algorithm=dataclasses.replace(config.algorithm, name="auto"))
-    pool = EnvPool(config.env, env)
+    pool = pool_of(config, env)
     actor_critic = ActorCritic.load(config.model, seed=config.seed)
     updater = Updater(actor_critic, config.algorithm, temperature=config.sampling.temperature)
     if config.imitate.episodes:
@@ -222,7 +224,7 @@ def meet(config: TrainConfig, *, env: Callable[[], gymnasium.Env[Any, Any]] | No
     episodes = rollout(Sampler(actor_critic, config.sampling), training_tasks(config, 0, count), pool).episodes
     if not any(usable(episode) for episode in episodes):
         reason = next((episode.error for episode in episodes if episode.error), "no action was sampled")
-        raise RunError(f"No episode of {config.env.id} can be learned from: {reason}. foretaste envs check it")
+        raise RunError(f"No episode of {title(config)} can be learned from: {reason}. foretaste envs check it")
     if updater.privileged:
         episodes = [without_values(episode) for episode in episodes]
     return probe(updater, episodes, seed=config.seed)

@@ -162,18 +162,22 @@ class Updater:
         step: int,
         seed: int,
         values_BT: Array | None = None,
+        shaping_BT: Array | None = None,
         reference_BT: Array | None = None,
         critic: bool = True,
         fresh: int | None = None,
     ) -> dict[str, float]:
         """Take `passes` x `minibatches` optimiser steps on the batch; return `policy/*` and `value/*` metrics.
 
-        `values_BT` replaces the values recorded while sampling; `critic=False` leaves the critic as it is
-        (it learns elsewhere). Only the last `fresh` episodes were sampled by the weights of now (None: all).
+        `values_BT` replaces the values recorded while sampling; `shaping_BT` is added to the actor's advantages
+        (`drives.py`); `critic=False` leaves the critic as it is (it learns elsewhere). Only the last `fresh` episodes
+        were sampled by the weights of now (None: all).
         """
         algorithm = self.algorithm
         critic = critic and self.has_critic
         returns = compute_returns(batch, algorithm, values_BT=values_BT)
+        if shaping_BT is not None:
+            returns = returns._replace(advantages_BT=returns.advantages_BT + shaping_BT)
         if algorithm.normalize_advantages and algorithm.name != "grpo":  # grpo has its own scale in each group
             scale = self.scale.update(returns.advantages_BT, returns.weights_BT)
             returns = returns._replace(advantages_BT=returns.advantages_BT / scale)
