@@ -83,7 +83,7 @@ def test_sources_that_share_items_are_refused(pair):
     [
         ("gues", "Unknown env 'gues'. Did you mean 'guess'?"),
         ("guess@9", "guess has no level 9; it has 1 to 5"),
-        ("guess@1/casul", "Unknown register of guess in source 'guess@1/casul': 'casul'. Did you mean 'casual'?"),
+        ("guess@1/casul", "Unknown register of guess: 'casul'. Did you mean 'casual'?"),
         ("guess?table=3", "Unknown argument of env 'guess'"),
     ],
 )

@@ -10,9 +10,9 @@ import gymnasium
 
 from foretaste.config import TrainConfig
 from foretaste.envs.registry import make
-from foretaste.errors import ConfigError, unknown
+from foretaste.errors import ConfigError
 from foretaste.rl.rollout import EnvPool, Pool
-from foretaste.rl.sources import Source, held_out_sources, training_sources
+from foretaste.rl.sources import held_out_sources, training_sources
 from foretaste.rl.tasks import Task
 
 
@@ -25,11 +25,14 @@ class MixedPool:
         Raises: ConfigError for an environment, level or register that there is not.
         """
         self._pools: dict[tuple[str, int], EnvPool] = {}
+        registers: dict[tuple[str, int], tuple[str, ...]] = {}
         for source in (*training_sources(config), *held_out_sources(config)):
-            _check(source)
-            if (source.env, source.level) not in self._pools:
-                env = dataclasses.replace(config.env, id=source.env, level=source.level)
-                self._pools[source.env, source.level] = EnvPool(env)
+            place = source.env, source.level
+            registers[place] = tuple(dict.fromkeys((*registers.get(place, ()), *source.registers)))
+        for (name, level), wordings in registers.items():
+            make(name, level=level)  # refuses a level that there is not
+            env = dataclasses.replace(config.env, id=name, level=level, registers=wordings)
+            self._pools[name, level] = EnvPool(env)
 
     def of(self, task: Task) -> EnvPool:
         """Return the pool in which a task is played."""
@@ -49,11 +52,3 @@ def pool_of(config: TrainConfig, env: Callable[[], gymnasium.Env[Any, Any]] | No
             "to train(); name it in the sources instead: my_module:MyEnv@1"
         )
     return MixedPool(config)
-
-
-def _check(source: Source) -> None:
-    env = make(source.env, level=source.level).unwrapped
-    known = getattr(env, "registers", ("plain",))
-    for register in source.registers:
-        if register not in known:
-            raise ConfigError(unknown(f"register of {source.env} in source {source.name!r}:", register, known))

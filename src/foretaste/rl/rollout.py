@@ -16,6 +16,7 @@ import gymnasium
 
 from foretaste.config import EnvConfig
 from foretaste.envs.registry import make
+from foretaste.envs.reworded import in_registers
 from foretaste.models.sampler import Next, Sampler
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
 from foretaste.rl.gate import Gate
@@ -56,7 +57,8 @@ class EnvPool:
     def __init__(self, config: EnvConfig, env_class: Callable[[], gymnasium.Env[Any, Any]] | None = None) -> None:
         """`env_class` overrides the lookup of `config.id` (an environment defined in the caller's script)."""
         self.config = config
-        self._create = env_class or (lambda: make(config.id))
+        made = env_class or (lambda: make(config.id))
+        self._create = lambda: in_registers(made(), config.registers, config.id)
         self._free: list[gymnasium.Env[Any, Any]] = []
         first = self._create()
         self.prompt: list[Message] = prompt_messages(
