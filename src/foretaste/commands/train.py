@@ -23,6 +23,7 @@ EXAMPLES = """\
   foretaste train recipes/extract.toml --steps 30 --seed 1
   foretaste train --env maze --model nano --steps 20
   foretaste train --env my_module:MyEnv --algorithm grpo --algorithm.group-size 8
+  foretaste train --model nano --curriculum.sources maze@1 maze@2 --curriculum.order learning_progress
   foretaste train --env dataset:questions.jsonl --env.examples 3
   foretaste train --practice practice --curriculum.order learning_progress
   foretaste train --resume latest"""

@@ -40,7 +40,7 @@ LEARNABLE = (1, 2, 4, 6)
 HELD_OUT = 8
 IDLE_HORIZONS = (8, 10, 12)
 HORIZON = 10
-BUDGET = 24_000
+BUDGET = 30_000
 
 
 def sources(table: int) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from foretaste.config import DrivesConfig, HeldOutConfig, ImitateConfig, TrainConfig
-from foretaste.lab.credit_map import Cell
+from foretaste.lab.credit_map import FRESH_TABLES
 from foretaste.lab.jobs import Context, train_arm
-from foretaste.lab.methods import base
+from foretaste.lab.methods import NEW, base
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
@@ -27,40 +27,47 @@ class Place(NamedTuple):
     max_new_tokens: int
     demonstrations: int
     budget: int
+    every: int = 4
+    """Steps between points of the curve."""
 
 
 PLACES = {
-    "maze": Place(8, 128, 16_000),
-    "repair": Place(24, 256, 16_000),
-    "desk": Place(48, 256, 16_000),
-    "guess": Place(8, 64, 8_000),
-    "lock": Place(4, 128, 16_000),
+    "maze": Place(8, 128, 10_000, every=2),
+    "repair": Place(24, 384, 8_000, every=2),
+    "guess": Place(8, 256, 5_000),
+    "lock": Place(4, 128, 12_000),
 }
-CELL = Cell(5, "late", 10)
+LOCK = "lock?horizon=4&choices=2&critical=2&cues=2&visibility=at+once&terse=true&table="
 ABLATED = {
     "repetition": "maze",
-    "novelty": "maze",
+    "novelty": "guess",
     "checks": "repair",
-    "displeasure": "repair",
-    "permission": "desk",
+    "displeasure": "guess",
     "surprise": "lock",
 }
-"""Each drive, and the environment in which it has most to say: taken out alone, there."""
+"""Each drive, and the environment in which it has most to say: taken out alone, there. Permission has none: `desk`,
+the one that measures harm, is out of reach of a decoder that learns in seconds."""
 
 
 def config(drives: DrivesConfig, place: str, seed: int) -> TrainConfig:
     """Return a run; arms of a place differ in their drives alone."""
     there = PLACES[place]
     if place == "lock":  # a fresh table for every seed; a teacher who knows the rules would leave nothing to learn
-        made = base(CELL.env(seed), instructions=False)
+        made = base(f"{LOCK}{FRESH_TABLES + seed}", instructions=False)
     else:
         warm = ImitateConfig(episodes=there.demonstrations, passes=4, learning_rate=2e-3)
-        made = base(place, warm=warm, max_new_tokens=there.max_new_tokens)
+        made = base(place, warm=warm, max_new_tokens=there.max_new_tokens, instructions=False)
     return dataclasses.replace(
         made,
-        algorithm=dataclasses.replace(made.algorithm, adapt_lambda=True, head_learning_rate=1e-2),
+        algorithm=dataclasses.replace(
+            made.algorithm,
+            adapt_lambda=True,
+            head_learning_rate=1e-2,
+            value_pretraining_episodes=NEW,
+            value_pretraining_passes=2,
+        ),
         drives=drives,
-        held_out=HeldOutConfig(items=64, every=4, curve_items=48, enough=0.9),
+        held_out=HeldOutConfig(items=64, every=there.every, curve_items=48, enough=0.9),
     )
 
 
@@ -126,7 +133,7 @@ STUDY = Study(
     name="drives",
     claim=(
         "One fixed setting of six drives that know no task, as potential-based shaping, raises mean held-out success "
-        "over the budget by at least 0.03 over five environments that it was not tuned on"
+        "over the budget by at least 0.03 over four environments that it was not tuned on"
     ),
     source=(
         "emotion as a value function from birth, simple and of use everywhere; shaping that changes no return: Ng, "
@@ -146,7 +153,7 @@ STUDY = Study(
     notes=(
         "The effect is the difference in mean held-out success over an environment's budget (area), mean over them.",
         "Weights, half-life and words were fixed before the first run and are the same everywhere.",
-        "A drive is taken out alone in the one environment where it has most to say.",
+        "A drive is taken out alone in the one environment where it has most to say; permission has none here.",
         "Arms of an environment share a token budget; environments differ in theirs, shown as sampled tokens.",
     ),
 )
