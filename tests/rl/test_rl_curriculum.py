@@ -195,11 +195,11 @@ def test_a_failed_episode_is_no_evidence_and_a_survivor_stands_for_the_stopped()
     made = curriculum(window=4, count=2)
     drawn = made.update(
         [episode(None, end=EpisodeEnd.ERROR)] * 6
-        + [episode(1.0, end=EpisodeEnd.ERROR)]
+        + [episode(1.0, end=EpisodeEnd.ERROR)] * 6
         + [episode(None, end=EpisodeEnd.STOPPED, gates=(0.5,))] * 6
     )
     assert made.standings()[0] is None
-    assert drawn["episodes"] == [13, 0]
+    assert drawn["episodes"] == [18, 0]
     assert drawn["success"] == [None, None]
     made.update([episode(0.0)] * 2 + [episode(1.0, gates=(0.5, 0.5))] * 2)
     known = made.standings()[0]
