@@ -153,7 +153,7 @@ def facts(verdict: Verdict) -> list[str]:
 
 
 def chart(verdict: Verdict) -> str:
-    """Return the study's own picture, a map where each arm is a method in a place, or else the learning curves, as SVG."""
+    """Return as SVG the study's own picture, a map where each arm is a method in a place, or the learning curves."""
     if verdict.picture is not None:
         return Picture.from_json(verdict.picture).draw()
     if all(AT in arm for arm in verdict.curves):

@@ -115,9 +115,7 @@ def train_and_mend(arguments: dict[str, Any], context: Context) -> dict[str, Any
 
     found = played(Sampler(model, config.sampling))
     if found["recurrence"] is None or found["recurrence_a_turn"] is None:
-        raise RunError(
-            f"no check was fixed in {len(tasks)} episodes: the warm start knows too little to recur anything"
-        )
+        raise RunError(f"no check was fixed in {len(tasks)} episodes, so that none could fail again")
     return {**found, "oracle_recurrence": played(Oracle())["recurrence"], "sampled_tokens": trained["sampled_tokens"]}
 
 
@@ -144,8 +142,8 @@ def _plan(seeds: tuple[int, ...], tokens: int, items: int, minutes: float) -> Pl
 STUDY = Study(
     name="ping-pong",
     claim=(
-        "Of the checks that an agent fixes, fewer by at least .05 fail again once it has trained on repair with a value "
-        "function, and a fixed check is less likely to break in its next turn"
+        "Of the checks that an agent fixes, fewer by at least .05 fail again once it has trained on repair with a "
+        "value function, and a fixed check is less likely to break in its next turn"
     ),
     source="asked to mend one bug, the model brings in a second; asked to mend that, it brings back the first",
     expectations=(
@@ -158,12 +156,12 @@ STUDY = Study(
     full=_plan((1, 2, 3, 4, 5, 6, 7, 8), 60_000, 300, 15),
     rows=means,
     notes=(
-        "Both arms begin with the same imitation of 1,024 repairs; the untrained one goes no further. The programs they "
-        "are then given are fresh: no seed shares them, and nobody trained on them.",
-        "recurrence: checks fixed, then broken again, over checks ever fixed. recurrence_a_turn: breaks over the pairs of "
-        "a turn and a fixed check that passed until then. Both are pooled over the episodes of a seed.",
-        "solved_without: episodes solved without any recurrence, over all. oracle_recurrence: what the environment's own "
-        "solver does on the same programs, which it mends line by line from the top.",
+        "Both arms begin with the same imitation of 1,024 repairs; the untrained one goes no further. The programs "
+        "they are then given are fresh: no seed shares them, and nobody trained on them.",
+        "recurrence: checks fixed, then broken again, over checks ever fixed. recurrence_a_turn: breaks over the pairs "
+        "of a turn and a fixed check that passed until then. Both are pooled over the episodes of a seed.",
+        "solved_without: episodes solved without any recurrence, over all. oracle_recurrence: what the environment's "
+        "own solver does on the same programs, which it mends line by line from the top.",
         "No arm trains without a value function: what is claimed is that training removes the cycles, not what in it.",
     ),
 )

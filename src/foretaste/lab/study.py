@@ -31,6 +31,10 @@ STUDIES: dict[str, str] = {
     "split-brain": "foretaste.lab.split_brain",
     "student-a-b": "foretaste.lab.student_a_b",
     "reward-hacker": "foretaste.lab.reward_hacker",
+    "forecast": "foretaste.lab.forecast_loss",
+    "forecast-success": "foretaste.lab.forecast_success",
+    "idea-or-scale": "foretaste.lab.idea_or_scale",
+    "bug-or-idea": "foretaste.lab.bug_or_idea",
     "smoke": "foretaste.lab.smoke",
 }
 """Each study's name, and the module with its `STUDY`; modules are imported when they are asked for."""
@@ -91,7 +95,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: every arm with every seed, each with the same budget of sampled tokens unless its arm has its own."""
+    """What is run: every arm with every seed, each with the same budget of sampled tokens or one of the arm's own."""
 
     arms: Mapping[str, TrainConfig | Callable[[int], TrainConfig] | Arm]
     seeds: tuple[int, ...]
