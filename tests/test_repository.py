@@ -18,7 +18,7 @@ from foretaste.config import TrainConfig, load_recipe, to_dict
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
-METRIC = re.compile(r"(train|value|policy|gate|time)/[a-z0-9_]+")
+METRIC = re.compile(r"(train|value|policy|gate|curriculum|drives|time)/[a-z0-9_]+")
 
 
 def text_of(path: str) -> str:

@@ -6,6 +6,7 @@ once, after the recipe and the flags are merged, so that a flag may repair what 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,6 +38,9 @@ RANGES: dict[str, Range] = {
     "env.level": _at_least(0),
     "env.examples": _at_least(0),
     "env.max_turns": _at_least(1),
+    "curriculum.explore": _UNIT,
+    "curriculum.window": _at_least(4),
+    "curriculum.mastered": _UNIT,
     "model.critic_layers": Range(lambda value: value == -1 or value >= 1, "-1 (a separate decoder), or 1 or more"),
     "model.lora_rank": _at_least(0),
     "sampling.temperature": _POSITIVE,
@@ -74,6 +78,13 @@ RANGES: dict[str, Range] = {
     "gate.hopeful_share": _at_least(0),
     "gate.max_weight": _at_least(1),
     "gate.max_lost_share": _UNIT,
+    "drives.repetition": _at_least(0),
+    "drives.checks": _at_least(0),
+    "drives.novelty": _at_least(0),
+    "drives.surprise": _at_least(0),
+    "drives.displeasure": _at_least(0),
+    "drives.permission": _at_least(0),
+    "drives.half_life_steps": _POSITIVE,
     "imitate.episodes": _at_least(0),
     "imitate.passes": _at_least(1),
     "imitate.learning_rate": _at_least(0),
@@ -99,6 +110,7 @@ def check(config: TrainConfig) -> TrainConfig:
     _check_values(config)
     _check_groups(config)
     _check_privileged(config)
+    _check_drives(config)
     return config
 
 
@@ -158,6 +170,25 @@ def _check_privileged(config: TrainConfig) -> None:
             f"{config.gate.max_probability}: the gate stops episodes by V while they are sampled, and what a "
             "privileged critic reads must not decide there (its V means nothing without it). Accepted: one of the "
             "two; set gate.max_probability = 0 or model.privileged_critic = false"
+        )
+
+
+def _check_drives(config: TrainConfig) -> None:
+    """Drives stand in for V between turns: nothing is left of them in a return, and surprise needs V."""
+    given = {one.name: getattr(config.drives, one.name) for one in dataclasses.fields(config.drives)}
+    named = [name for name, weight in given.items() if name != "half_life_steps" and weight]
+    if named and config.algorithm.name not in ("ppo", "auto"):
+        _refuse(
+            f"drives.{named[0]}",
+            given[named[0]],
+            f"0 with algorithm.name = {config.algorithm.name!r}: over a whole episode drives add up to nothing, so "
+            'only an algorithm with a value function can use them; set algorithm.name = "ppo"',
+        )
+    if config.drives.surprise and config.model.privileged_critic:
+        _refuse(
+            "drives.surprise",
+            config.drives.surprise,
+            "0 with model.privileged_critic: no V is recorded while sampling, so there is none to be surprised of",
         )
 
 

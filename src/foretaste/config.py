@@ -40,6 +40,29 @@ class EnvConfig:
     """Turns after which an episode is truncated; None takes the environment's own limit."""
 
 
+Order = Literal["uniform", "easiest_first", "listed", "learning_progress"]
+
+
+@dataclass(frozen=True)
+class CurriculumConfig:
+    """Several sources of items instead of one environment, and how often each is drawn."""
+
+    sources: tuple[str, ...] = ()
+    """Where training items come from, each `ENV`, `ENV@LEVEL` or `ENV@LEVEL/REGISTER`: `maze@2`, `desk@1/casual` or
+    say `lock?horizon=20@3`; what is left out is taken from `env`. None: `env` alone."""
+    order: Order = "uniform"
+    """`easiest_first`: the most successful source that is not mastered; `listed`: the first such one of the list; and
+    by `learning_progress`: in proportion to how fast success changes (`rl/curriculum.py`)."""
+    explore: float = 0.2
+    """Share of the items that is drawn uniformly over all sources, whatever the order."""
+    window: int = 32
+    """Episodes of a source whose success is compared with that of as many before them."""
+    mastered: float = 0.9
+    """Success over a window at which `easiest_first` and `listed` go on to the next source."""
+    held_out: tuple[str, ...] = ()
+    """Sources of held-out items, each as often as the others; none: those of training."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Which language model acts, and the capacity of its critic."""
@@ -163,6 +186,26 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class DrivesConfig:
+    """Weights of fixed signals that need no task, as potential-based shaping of the actor (`rl/drives.py`)."""
+
+    repetition: float = 0.0
+    """Against taking the same action on the same observation again."""
+    checks: float = 0.0
+    """For checks that pass, where the environment reports them."""
+    novelty: float = 0.0
+    """For observations with words that are new in this episode."""
+    surprise: float = 0.0
+    """For turns over which V moved."""
+    displeasure: float = 0.0
+    """Against observations with words of displeasure: wrong, unknown, cannot."""
+    permission: float = 0.0
+    """Against harm done to others, where the environment measures it."""
+    half_life_steps: float = 20.0
+    """Steps in which the drives' say halves, as V learns."""
+
+
+@dataclass(frozen=True)
 class ImitateConfig:
     """Optional supervised warm start on demonstrations."""
 
@@ -195,11 +238,13 @@ class TrainConfig:
     """A whole run: `foretaste train recipe.toml`, or flags of the same names."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    drives: DrivesConfig = field(default_factory=DrivesConfig)
     imitate: ImitateConfig = field(default_factory=ImitateConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     steps: int = 20

@@ -99,6 +99,8 @@ class Episode:
     """Seed of the policy's own random stream in this episode."""
     final_observation_tokens: tuple[int, ...] = ()
     """Tokens after the last action of a truncated or stopped episode: the state that `final_value` is about."""
+    final_observation: str = ""
+    """The environment's text behind those tokens."""
     final_privileged: str | None = None
     """What only a critic may read of that state, only in training."""
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from foretaste.envs.registry import make
+from foretaste.envs.reworded import Reworded
 from foretaste.errors import ConfigError
 from foretaste.exams.bridges import export, grade, rendered
 from foretaste.exams.comparing import compare, scores_of
@@ -26,7 +27,6 @@ from foretaste.exams.logs import Log, Scored, read_log
 from foretaste.exams.paper import load_paper
 from foretaste.exams.planning import make_plan
 from foretaste.exams.statistics import paired_clustered_difference
-from foretaste.exams.wording import Reworded
 from foretaste.ledger import Ledger
 from foretaste.records import Action, Conversation
 
@@ -38,7 +38,7 @@ def scripted() -> dict[str, str]:
     """Item text -> reply: right, hedged, wrong or tagged, by the text's hash."""
     replies: dict[str, str] = {}
     for item in make_plan(load_paper(LOGS / "bridge.toml")).items:
-        env = Reworded(make(item.env, level=item.level), item.env, {})
+        env = Reworded(make(item.env, level=item.level), item.env)
         text, _ = env.reset(seed=item.seed, options={"level": item.level, "register": item.register})
         gold: Any = env.unwrapped.oracle()  # pyright: ignore[reportAttributeAccessIssue]
         kind = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 5

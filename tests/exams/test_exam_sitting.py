@@ -10,6 +10,7 @@ import pytest
 
 from foretaste.config import to_dict
 from foretaste.envs.registry import make
+from foretaste.envs.reworded import Reworded
 from foretaste.errors import ConfigError, RunError
 from foretaste.exams.answers import Answer, Mark
 from foretaste.exams.comparing import scores_of
@@ -20,7 +21,7 @@ from foretaste.exams.planning import Plan, make_plan
 from foretaste.exams.revealing import reveal
 from foretaste.exams.seal import item_hash
 from foretaste.exams.sequential import Outcome
-from foretaste.exams.wording import Reworded
+from foretaste.exams.wording import Planned
 from foretaste.ledger import Ledger
 from foretaste.records import Action, Conversation
 
@@ -263,14 +264,14 @@ def test_scarce_families_are_released_and_their_texts_not_kept(ledger: Ledger, t
 
 
 def test_wordings_that_an_environment_lacks_are_put_around_its_text() -> None:
-    env = Reworded(make("maze"), "maze", {})
+    env = Reworded(make("maze"), "maze")
     plain, _ = env.reset(seed=5, options={"register": "plain", "level": 1})
     for register in ("email", "chinese", "formal"):
         worded, _ = env.reset(seed=5, options={"register": register, "level": 1})
         assert plain in worded
         assert worded != plain
         assert worded == env.reset(seed=5, options={"register": register, "level": 1})[0]
-    planned = Reworded(make("maze"), "maze", {(1, 5): item_hash("another item")})
+    planned = Reworded(Planned(make("maze"), {(1, 5): item_hash("another item")}), "maze")
     assert "PYTHONHASHSEED" in planned.reset(seed=5, options={"register": "email", "level": 1})[1]["error"]
 
 

@@ -215,3 +215,26 @@ def test_text_that_utf8_cannot_carry_is_written(own: Ledger, tmp_path: Path, fab
     own.append(run, "episode", payload, step=1)
     own.append(run, "warning", {"text": "\ud800"})
     assert "No episode" not in write_report(own, run, tmp_path).read_text(encoding="utf-8")
+
+
+def test_several_sources_are_shown_with_their_shares_and_success(own: Ledger, tmp_path: Path) -> None:
+    run = own.start_run("train", "maze@1 and 1 more", {})
+    hostile = "lock?horizon=3&table=<script>"
+    for step, share, success in ((1, 0.5, None), (2, 0.9, 0.25)):
+        payload = {"sources": ["maze@1", hostile], "share": [share, 1 - share], "episodes": [8 * step, 4]}
+        own.append(run, "curriculum", {**payload, "success": [success, None], "progress": [None, None]}, step=step)
+    for label, rate in (("before", 0.0), ("after", 0.75)):
+        by_source = {"maze@2": {"success": rate, "n": 4}, "desk@1": {"success": None, "n": 0}}
+        own.append(run, "held_out", {"label": label, "success": [0, 1], "by_source": by_source}, step=2)
+    page = Elements(write_report(own, run, tmp_path))
+    assert "Sources of items" in page.text
+    assert "maze@1 24 episodes" in page.text
+    assert re.search(r"maze@2 \.00 \.75 4", page.text)
+    assert re.search(r"desk@1 not measured not measured 0", page.text)
+    labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]
+    assert "maze@1: share of the items .50 to .90; success in training .25 to .25" in labels
+    assert f"{hostile}: share of the items .50 to .10" in labels
+
+
+def test_a_run_of_one_environment_says_nothing_of_sources(page: Path) -> None:
+    assert "Sources of items" not in Elements(page).text

@@ -52,6 +52,15 @@ def learner(make_learner: Any) -> tuple[Updater, Batch]:
     return make_learner(model, AlgorithmConfig(minibatches=2, microbatch_tokens=256), 8)
 
 
+def test_the_loss_told_is_that_of_what_was_imitated(learner: tuple[Updater, Batch]) -> None:
+    updater, batch = learner
+    gains = np.zeros_like(batch.rewards_BT)
+    gains[0] = batch.mask_BT[0]  # all in one of the two minibatches
+    told = updater.imitate_gains(batch, gains, passes=1, seed=0, step=9, learning_rate=0.0)
+    expected = -float(updater.logprobs(batch)[0][batch.mask_BT[0]].mean())
+    assert told == pytest.approx(expected, rel=1e-4)
+
+
 def test_what_gained_becomes_likelier_than_what_did_not(learner: tuple[Updater, Batch]) -> None:
     updater, batch = learner
     gains = np.zeros_like(batch.rewards_BT)

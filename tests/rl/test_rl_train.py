@@ -12,6 +12,7 @@ import pytest
 
 from foretaste.config import (
     AlgorithmConfig,
+    DrivesConfig,
     EnvConfig,
     GateConfig,
     HeldOutConfig,
@@ -139,6 +140,7 @@ class Interrupting(Silent):
         {
             "replay": ReplayConfig(critic_episodes=32, actor_episodes=24, success_episodes=4),
             "gate": GateConfig(max_probability=0.5),
+            "drives": DrivesConfig(repetition=0.2, novelty=0.2, surprise=0.3),
         },
         {
             "model": ModelConfig(name="nano-xs", critic_layers=-1),
@@ -147,7 +149,7 @@ class Interrupting(Silent):
             ),
         },
     ],
-    ids=["plain", "replay and gate", "auto"],
+    ids=["plain", "replay, gate and drives", "auto"],
 )
 def test_a_resumed_run_ends_exactly_like_an_uninterrupted_one(tmp_path, changes):
     whole = train(config(tmp_path / "whole", steps=4, **changes), env=Signs)

@@ -24,6 +24,7 @@ EXAMPLES = """\
   foretaste train --env maze --model nano --steps 20
   foretaste train --env my_module:MyEnv --algorithm grpo --algorithm.group-size 8
   foretaste train --env dataset:questions.jsonl --env.examples 3
+  foretaste train --practice practice --curriculum.order learning_progress
   foretaste train --resume latest"""
 
 SHORTHANDS = {"--env": "--env.id", "--model": "--model.name", "--algorithm": "--algorithm.name"}
@@ -41,6 +42,8 @@ class TrainArguments:
     """TOML file with the settings that differ from the defaults."""
     resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with this run (an id, the unique beginning of one, or `latest`) with its own settings."""
+    practice: Annotated[str | None, tyro.conf.arg(metavar="PAPER")] = None
+    """Draw items of the kinds that this public exam paper asks: they become `curriculum.sources`."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -79,14 +82,29 @@ def read_arguments(arguments: Sequence[str]) -> tuple[TrainConfig, str | None]:
     """Return the checked config that recipe, resumed run and flags make, and the id of the run to resume."""
     given = expand_shorthands(arguments)
     first = _parse(given, TrainArguments())
+    if first.practice is not None and first.resume is not None:
+        raise ConfigError(f"--resume goes on with the run's own items; leave out --practice {first.practice}")
     if first.recipe is not None and first.resume is not None:
         raise ConfigError(f"--resume goes on with the run's own settings; leave out the recipe {first.recipe!r}")
     if first.resume is not None:
         return _resumed(given, first.resume, first.config.runs_folder)
-    if first.recipe is None:
-        return check(first.config), None
-    recipe = load_recipe(first.recipe)
-    return check(_parse(given, TrainArguments(recipe=first.recipe, config=recipe)).config), None
+    if first.recipe is not None:
+        recipe = load_recipe(first.recipe)
+        first = _parse(given, TrainArguments(recipe=first.recipe, config=recipe))
+    return check(_practising(first.config, first.practice)), None
+
+
+def _practising(config: TrainConfig, paper: str | None) -> TrainConfig:
+    if paper is None:
+        return config
+    if config.curriculum.sources:
+        raise ConfigError(
+            f"--practice {paper} and curriculum.sources = {list(config.curriculum.sources)} both say what to draw; "
+            "accepted: one of them"
+        )
+    from foretaste.exams.practice import sources_of
+
+    return replace(config, curriculum=replace(config.curriculum, sources=sources_of(paper)))
 
 
 def expand_shorthands(arguments: Sequence[str]) -> list[str]:

@@ -150,13 +150,15 @@ class Lock(TextEnv):
         """The settings in force at the current level."""
         return LEVELS[self.level]._replace(**self.replaced)
 
+    @property
+    def _vocabulary(self) -> Sequence[str]:
+        return TERSE_CUES if self.terse else CUES
+
     def begin(self) -> tuple[str, dict[str, Any]]:
         """Lay out the cues of an episode."""
         chain = self.chain
         self._check(chain)
-        self.table = draw_table(
-            self.table_seed, chain.choices, chain.accepted, self.cues, TERSE_CUES if self.terse else CUES
-        )
+        self.table = draw_table(self.table_seed, chain.choices, chain.accepted, self.cues, self._vocabulary)
         matters = set(self.random.sample(range(chain.horizon), chain.critical))
         rows = sorted(self.table.accepted)
         self.sequence = [
@@ -239,7 +241,7 @@ class Lock(TextEnv):
 
     def _check(self, chain: Chain) -> None:
         """Raise ConfigError for settings that make no lock."""
-        most = len(TERSE_CUES if self.terse else CUES) // 2
+        most = len(self._vocabulary) // 2
         faults = [
             (not 1 <= chain.horizon <= 1000, f"horizon is {chain.horizon}; it must be 1 to 1000"),
             (not 2 <= chain.choices <= len(RESPONSES), f"choices is {chain.choices}; it must be 2 to {len(RESPONSES)}"),

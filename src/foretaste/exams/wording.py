@@ -1,12 +1,10 @@
-"""Wordings that an environment has not of its own: `Reworded` puts them around the first observation.
+"""The environments of a sitting, in every wording, and whether their items are those that were planned.
 
-An environment that renders a register itself (`registers`) is asked to; for every other register the
-exam rewrites the plain text. `Pools` keeps environments of many kinds ready for one sitting.
+`Pools` keeps environments of many kinds ready. Wordings that one does not render itself: `envs/reworded.py`.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,42 +13,34 @@ import gymnasium
 from foretaste.config import EnvConfig
 from foretaste.envs.plain import PlainTextEnv
 from foretaste.envs.registry import make
+from foretaste.envs.reworded import Reworded
 from foretaste.errors import ForetasteError
 from foretaste.exams.paper import Item
 from foretaste.exams.seal import item_hash
-from foretaste.registers import rewrite
 from foretaste.rl.player import Player
 from foretaste.rl.rollout import EnvPool
 from foretaste.rl.tasks import Task
 
 
-class Reworded(gymnasium.Wrapper[str, str, str, str]):
-    """An environment that can be reset in any register, and that notices an item that is not the planned one."""
+class Planned(gymnasium.Wrapper[str, str, str, str]):
+    """An environment that notices an item that is not the planned one, where its plain text is asked for."""
 
-    def __init__(self, env: gymnasium.Env[str, str], name: str, planned: Mapping[tuple[int, int], str]) -> None:
+    def __init__(self, env: gymnasium.Env[str, str], planned: Mapping[tuple[int, int], str]) -> None:
         """`planned` maps (level, seed) to the hash of the item's plain text, where it is known."""
         super().__init__(env)
-        self.letters_matter = name.startswith(("reasoning/", "dataset:"))
         self.planned = planned
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Start the item in `options["register"]`; another item than planned is an error in `info`."""
+        """Start the item; another one than planned is an error in `info`."""
         options = options or {}
-        register = options.get("register", "plain")
-        native = register in getattr(self.unwrapped, "registers", ("plain",))
-        observation, info = self.env.reset(seed=seed, options=options if native else {**options, "register": "plain"})
-        if native and register != "plain":
-            return observation, info
+        observation, info = self.env.reset(seed=seed, options=options)
         expected = self.planned.get((options.get("level", 1), seed or 0))
-        if expected is not None and item_hash(observation) != expected:
+        if options.get("register", "plain") == "plain" and expected not in (None, item_hash(observation)):
             reason = (
                 "the item differs from the one that was planned: this family does not always draw the same item "
                 "from a seed; across processes PYTHONHASHSEED=0 may help"
             )
             return observation, {**info, "error": reason}
-        if not native:
-            rng = random.Random(f"register:{register}:{seed}")
-            observation = rewrite(observation, register, rng, letters_matter=self.letters_matter)
         return observation, info
 
 
@@ -68,7 +58,9 @@ class Pools(EnvPool):
             inner = make(env, level=level)
             turns = inner.max_turns() if isinstance(inner, PlainTextEnv) else None
             config = EnvConfig(env, level=level, examples=self.examples, max_turns=turns)
-            self._pools[env, level] = EnvPool(config, lambda: Reworded(make(env, level=level), env, self.planned))
+            self._pools[env, level] = EnvPool(
+                config, lambda: Reworded(Planned(make(env, level=level), self.planned), env)
+            )
         return self._pools[env, level]
 
     def player(self, task: Task, checkpoint: str | None) -> Player:
@@ -99,5 +91,5 @@ class Renderer:
 
 
 def planned_hashes(items: list[Item]) -> dict[tuple[int, int], str]:
-    """Return (level, seed) -> hash of the plain text, for `Reworded`."""
+    """Return (level, seed) -> hash of the plain text, for `Planned`."""
     return {(item.level, item.seed): item.hash for item in items if item.hash is not None}

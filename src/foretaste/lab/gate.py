@@ -43,6 +43,6 @@ STUDY = Study(
         Expectation("success_after", "unbiased doom", "biased doom", size=0.0, required=False),
     ),
     quick=_plan({"doom": DOOM, "blind": BLIND}, (1, 2), 8_000, 5),
-    full=_plan({"doom": DOOM, "blind": BLIND}, (1, 2, 3, 4, 5, 6), 30_000, 20),
+    full=_plan({"doom": DOOM, "blind": BLIND}, (1, 2, 3, 4, 5, 6), 20_000, 20),
     notes=("The biased stop counts a stopped episode as a failure and carries no weights: published practice.",),
 )

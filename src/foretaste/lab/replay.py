@@ -11,7 +11,7 @@ from foretaste.lab.methods import NEW, method
 from foretaste.lab.study import Expectation, Plan, Study
 
 CELL = Cell(5, "late", 10)
-RATIOS = {1: (NEW, 1), 4: (2 * NEW, 2), 8: (4 * NEW, 2), 32: (8 * NEW, 4)}
+RATIOS = {1: (NEW, 1), 8: (4 * NEW, 2), 32: (8 * NEW, 4)}
 """Replay ratio (episodes the critic reads for each new one) -> episodes, passes."""
 
 
@@ -67,6 +67,6 @@ STUDY = Study(
         Expectation("area", "privileged, ratio 8", "critic, ratio 8", size=0.0, required=False),
     ),
     quick=_plan(CELL, (1, 8), (1, 2), 6_000, 5),
-    full=_plan(CELL, tuple(RATIOS), (1, 2, 3, 4, 5), 30_000, 25),
+    full=_plan(CELL, tuple(RATIOS), (1, 2, 3, 4, 5), 20_000, 20),
     notes=("Area is the mean held-out success over the token budget; update seconds are in the table.",),
 )

@@ -26,6 +26,8 @@ STUDIES: dict[str, str] = {
     "credit": "foretaste.lab.credit",
     "gate": "foretaste.lab.gate",
     "replay": "foretaste.lab.replay",
+    "curriculum": "foretaste.lab.curriculum",
+    "drives": "foretaste.lab.drives",
     "think": "foretaste.lab.think",
     "ping-pong": "foretaste.lab.ping_pong",
     "split-brain": "foretaste.lab.split_brain",

@@ -31,6 +31,8 @@ class HeldOut:
     seeds: tuple[int, ...]
     interval: Interval | None
     sampled_tokens: float | None
+    by_source: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Mean success and judged items of each source, where there are several."""
 
     @property
     def errors(self) -> int:
@@ -56,6 +58,8 @@ class RunData:
     checkpoint: dict[str, Any] | None
     summary: dict[str, Any]
     resumes: tuple[int, ...] = field(default=())
+    curriculum: tuple[tuple[int, dict[str, Any]], ...] = ()
+    """What was drawn of each source in each step, where there are several."""
     pretraining: dict[str, Any] = field(default_factory=dict)
     """What fitting the critic before the first step used and reached."""
 
@@ -131,6 +135,7 @@ def gather(ledger: Ledger, run: str) -> RunData:
         statuses=tuple({"created": record.created, **record.payload} for record in by_kind.get("status", [])),
         checkpoint=checkpoints[-1].payload if checkpoints else None,
         summary=summaries[-1].payload if summaries else {},
+        curriculum=tuple((record.step or 0, record.payload) for record in by_kind.get("curriculum", [])),
         pretraining=pretraining[-1].payload if pretraining else {},
         resumes=tuple(int(record.payload.get("from_step", 0)) for record in by_kind.get("resume", [])),
     )
@@ -168,7 +173,8 @@ def _held_out(record: Record, last_step: int) -> HeldOut:
             mean, low, high, n = (value or 0.0 for value in values)
             interval = Interval(mean, low, high, int(n), LEVEL)
     seeds = tuple(payload.get("seeds") or ())
-    return HeldOut(label, int(step), outcomes, seeds, interval, number(payload.get("sampled_tokens")))
+    tokens = number(payload.get("sampled_tokens"))
+    return HeldOut(label, int(step), outcomes, seeds, interval, tokens, payload.get("by_source") or {})
 
 
 def _known(outcomes: Iterable[float | None]) -> list[float]:

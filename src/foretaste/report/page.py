@@ -75,6 +75,7 @@ def render(data: RunData) -> str:
             learning=sections.learning(data),
             calibrations=sections.calibrations(data),
             diagnostics=sections.diagnostics(data),
+            sources=sections.sources(data),
             spending=sections.spending(data),
             warnings=sections.warnings(data),
             provenance=sections.provenance(data),

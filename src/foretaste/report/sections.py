@@ -164,6 +164,34 @@ def diagnostics(data: RunData) -> list[dict[str, Any]]:
     return result
 
 
+def sources(data: RunData) -> dict[str, Any]:
+    """Return each source's share of the items and its success over the steps, and its held-out success."""
+    drawn: dict[str, list[tuple[int, float | None, float | None]]] = {}
+    episodes: dict[str, float] = {}
+    for step, payload in data.curriculum:
+        rows = zip(*(payload[key] for key in ("sources", "episodes", "share", "success")), strict=True)
+        for name, count, share, success in rows:
+            drawn.setdefault(name, []).append((step, words.number(share), words.number(success)))
+            episodes[name] = episodes.get(name, 0) + count
+    charts = []
+    for name, points in drawn.items():
+        titles = ("share of the items", "success in training")
+        lines = [
+            Series(title, [(point[0], value) for point in points if (value := point[tone + 1]) is not None], tone)
+            for tone, title in enumerate(titles)
+        ]
+        lines = [line for line in lines if line.points]
+        told = (f"{one.name} {words.rate(one.points[0][1])} to {words.rate(one.points[-1][1])}" for one in lines)
+        chart = line_chart(lines, description=f"{name}: {'; '.join(told)}", y_range=(0.0, 1.0), height=150)
+        charts.append({"name": name, "episodes": words.count(episodes[name]), "chart": chart})
+    before, after = (point.by_source if point else {} for point in (data.before, data.after))
+    held_out = [
+        (name, *(words.rate(known.get("success")) for known in (before.get(name, {}), row)), words.count(row.get("n")))
+        for name, row in after.items()
+    ]
+    return {"charts": charts, "held_out": held_out}
+
+
 def spending(data: RunData) -> list[dict[str, Any]]:
     """Return where seconds and sampled tokens went: a bar and its rows each."""
     whole = {part: words.number(amount) for part, amount in (data.summary.get("seconds") or {}).items()}

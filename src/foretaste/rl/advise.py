@@ -28,8 +28,10 @@ from foretaste.rl.adapt import Ranking, pairs_of, pooled
 from foretaste.rl.batch import make_batch, usable, without_values
 from foretaste.rl.diagnostics import PARTS, judged_values, value_at_part
 from foretaste.rl.imitate import imitate
-from foretaste.rl.rollout import EnvPool, rollout
+from foretaste.rl.pools import pool_of
+from foretaste.rl.rollout import rollout
 from foretaste.rl.signal import Signal, signals
+from foretaste.rl.sources import title
 from foretaste.rl.tasks import training_tasks
 from foretaste.rl.update import Updater
 from foretaste.statistics import exact_interval
@@ -38,10 +40,8 @@ Method = Literal["value", "leave-one-out", "success replay"]
 
 TRUSTED = 0.6
 """AUC halfway, less one standard error, from which a critic is said to see."""
-POSSIBLE = 0.7
-"""AUC halfway, plus two standard errors, below which a critic is said to be blind."""
-RARE = 0.1
-"""Success below which too few episodes carry a signal of their own."""
+RARE = 0.01
+"""Success below which the policy does not learn through a critic that has not been shown to see."""
 GROUP = 8
 """Group size for which the share of groups without signal is told."""
 RECHECK_STEPS = 5
@@ -90,38 +90,35 @@ class Advice:
 def choose(evidence: Evidence) -> Advice:
     """Apply the rule.
 
-    1. No success, or no failure, or one: nothing can be compared; "value" waits with lambda at 1, losing nothing.
-    2. Episodes of one turn: no later turn to pass credit back from; "leave-one-out".
-    3. V halfway is right (AUC - SE > 0.6): "value".
-    4. V may still be right (AUC + 2 SE > 0.7) and success is below 10%: "value", with lambda at 1 until it is shown.
-    5. V is blind: "success replay" below 10% success, else "leave-one-out".
+    1. Episodes of one turn: no later turn to pass credit back from; "leave-one-out".
+    2. V halfway is right (AUC - SE > 0.6): "value", credit in mid-episode.
+    3. V is not shown to be right and success is below 1%: "success replay", while the critic goes on learning.
+    4. Otherwise "value" with lambda near 1: where nothing can be seen halfway this is a replay of successes whose
+       weights are measured against V, and it needed no more tokens than leave-one-out (the study `credit-map`).
     """
     rank, p = evidence.auc.get("50"), evidence.success
-    share = f"{evidence.successes} of {evidence.episodes} episodes succeed"
-    if evidence.successes < 2 or evidence.successes == evidence.episodes or rank is None:
-        why = [f"{share}: too little contrast to measure anything."]
-        if evidence.successes == 0:
-            why.append("No estimator has a signal yet. An easier level or a warm start (imitate.episodes) would help.")
-        if evidence.turns <= 1:
-            return Advice("leave-one-out", (*why, _ONE_TURN), evidence)
-        return Advice("value", (*why, "The critic learns from every episode; lambda stays 1 until it ranks."), evidence)
-    groups = f"A group of {GROUP} would carry no signal in {evidence.silent_groups:.0%} of cases."
-    seen = f"V halfway ranks a later success above a later failure in {rank.auc:.0%} of pairs (+- {rank.error:.0%})."
+    share = f"{evidence.successes} of {evidence.episodes} episodes succeed."
     if evidence.turns <= 1:
-        return Advice("leave-one-out", (f"{share}.", _ONE_TURN), evidence)
-    if rank.auc - rank.error > TRUSTED:
-        why = (f"{share}. {groups}", seen, "So V can tell single turns apart: credit in mid-episode.")
-        return Advice("value", why, evidence)
-    if rank.auc + 2 * rank.error > POSSIBLE and p < RARE:
-        why = (f"{share}. {groups}", seen, "Too few successes to say more: lambda stays 1 until V is shown right.")
-        return Advice("value", why, evidence)
-    blind = "The outcome cannot be seen halfway, so V cannot tell turns apart, and a lambda below 1 would mislead."
+        return Advice("leave-one-out", (share, _ONE_TURN), evidence)
+    why = [share]
+    if evidence.successes == 0:
+        why.append("No estimator has a signal yet. An easier level or a warm start (imitate.episodes) would help.")
+    else:
+        why.append(f"A group of {GROUP} would carry no signal in {evidence.silent_groups:.0%} of cases.")
+    if rank is None:
+        why.append("Whether V ranks unfinished episodes is not measured: it takes a success and a failure.")
+    else:
+        why.append(
+            f"V halfway ranks a later success above a later failure in {rank.auc:.0%} of pairs (+- {rank.error:.0%})."
+        )
+        if rank.auc - rank.error > TRUSTED:
+            why.append("So V can tell single turns apart: credit in mid-episode.")
+            return Advice("value", tuple(why), evidence)
     if p < RARE:
-        why = (f"{share}. {groups}", seen, blind, "Successes are rare, so each is learned from again.")
-        return Advice("success replay", why, evidence)
-    return Advice(
-        "leave-one-out", (f"{share}.", seen, blind, "Success is common enough to compare episodes."), evidence
-    )
+        why.append("Successes are rare, so each is learned from again; V joins in once it is shown to rank.")
+        return Advice("success replay", tuple(why), evidence)
+    why.append("Lambda stays near 1 until V is shown to rank: outcomes are weighed against V and learned from again.")
+    return Advice("value", tuple(why), evidence)
 
 
 _ONE_TURN = "Episodes have one turn, so there is no later turn to pass credit back from."
@@ -218,7 +215,7 @@ def meet(config: TrainConfig, *, env: Callable[[], gymnasium.Env[Any, Any]] | No
     Raises: RunError if the environment failed in every episode.
     """
     config = dataclasses.replace(config, algorithm=dataclasses.replace(config.algorithm, name="auto"))
-    pool = EnvPool(config.env, env)
+    pool = pool_of(config, env)
     actor_critic = ActorCritic.load(config.model, seed=config.seed)
     updater = Updater(actor_critic, config.algorithm, temperature=config.sampling.temperature)
     if config.imitate.episodes:
@@ -227,7 +224,7 @@ def meet(config: TrainConfig, *, env: Callable[[], gymnasium.Env[Any, Any]] | No
     episodes = rollout(Sampler(actor_critic, config.sampling), training_tasks(config, 0, count), pool).episodes
     if not any(usable(episode) for episode in episodes):
         reason = next((episode.error for episode in episodes if episode.error), "no action was sampled")
-        raise RunError(f"No episode of {config.env.id} can be learned from: {reason}. foretaste envs check it")
+        raise RunError(f"No episode of {title(config)} can be learned from: {reason}. foretaste envs check it")
     if updater.privileged:
         episodes = [without_values(episode) for episode in episodes]
     return probe(updater, episodes, seed=config.seed)

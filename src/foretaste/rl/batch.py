@@ -91,7 +91,8 @@ def as_failures(episodes: Sequence[Episode]) -> list[Episode]:
         changed = replace(episode, turns=turns)
         if episode.end is EpisodeEnd.STOPPED:
             end = EpisodeEnd.TERMINATED
-            changed = replace(changed, end=end, success=0.0, final_value=0.0, final_observation_tokens=())
+            nothing = {"final_value": 0.0, "final_observation_tokens": (), "final_observation": ""}
+            changed = replace(changed, end=end, success=0.0, **nothing)
         found.append(changed)
     return found
 
@@ -183,6 +184,11 @@ def _item(episode: Episode) -> tuple[str, int, int, str]:
     return (episode.env, episode.seed, episode.level, episode.register)
 
 
+def actor_lambda(batch: Batch, algorithm: AlgorithmConfig) -> Array:
+    """Return the lambda of the actor's step from each action token to the next, B x T."""
+    return np.where(batch.turn_end_BT, algorithm.turn_lambda, algorithm.token_lambda)
+
+
 def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Array | None = None) -> Returns:
     """Return advantages, value targets and weights for the algorithm.
 
@@ -196,7 +202,7 @@ def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Arra
             batch.values_BT if values_BT is None else values_BT,
             batch.final_value_B,
             batch.length_B,
-            np.where(batch.turn_end_BT, algorithm.turn_lambda, algorithm.token_lambda),
+            actor_lambda(batch, algorithm),
             critic_lambda=algorithm.critic_lambda,
             gamma=algorithm.gamma,
             gate_BT=batch.gate_BT,

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from foretaste.config import EnvConfig, ImitateConfig, SamplingConfig, TrainConfig
+from foretaste.config import CurriculumConfig, EnvConfig, ImitateConfig, SamplingConfig, TrainConfig
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
 from foretaste.progress import Silent
@@ -27,8 +27,10 @@ from foretaste.rl import checkup
 from foretaste.rl.batch import make_batch
 from foretaste.rl.checkup import Finding
 from foretaste.rl.imitate import imitate
+from foretaste.rl.pools import pool_of
 from foretaste.rl.probe_envs import Constant, Delayed, Endless, Masking, Observed, OneChoice, Probe
-from foretaste.rl.rollout import EnvPool, Rollout, rollout
+from foretaste.rl.rollout import Rollout, rollout
+from foretaste.rl.sources import training_sources
 from foretaste.rl.tasks import training_tasks
 from foretaste.rl.update import Updater
 from foretaste.statistics import paired_difference_interval
@@ -52,10 +54,10 @@ LEARNED = 0.85
 class Bench:
     """A model on a probe environment, with everything that training uses."""
 
-    def __init__(self, config: TrainConfig, env: Callable[[], gymnasium.Env[Any, Any]]) -> None:
-        """Load the model fresh, so that probes do not depend on their order."""
+    def __init__(self, config: TrainConfig, env: Callable[[], gymnasium.Env[Any, Any]] | None) -> None:
+        """Load the model fresh, so that probes do not depend on their order; `env` as in `train`."""
         self.config = config
-        self.pool = EnvPool(config.env, env)
+        self.pool = pool_of(config, env)
         self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
         self.sampler = Sampler(self.actor_critic, config.sampling)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
@@ -98,6 +100,7 @@ def probe_config(config: TrainConfig, kind: type[Probe]) -> TrainConfig:
     return dataclasses.replace(
         config,
         env=EnvConfig(kind.name, examples=0, max_turns=kind.turns),
+        curriculum=CurriculumConfig(),
         sampling=SamplingConfig(temperature=config.sampling.temperature, max_new_tokens=4, max_context=512),
         algorithm=dataclasses.replace(algorithm, kl_coefficient=0.0),
         imitate=ImitateConfig(episodes=64, passes=8, learning_rate=3e-3, teacher="uniform_action"),
@@ -167,11 +170,11 @@ def _own_environment(config: TrainConfig, env: Callable[[], gymnasium.Env[Any, A
     """Check the user's environment against the contract, then the trainer on its episodes."""
     from foretaste.envs.check import check_env
 
-    faults = check_env(env() if env else config.env.id)
-    text = "; ".join(faults) or "keeps the contract"
-    yield Finding("your environment", not faults, text, f"the environment: foretaste envs check {config.env.id}")
-    bench = Bench(dataclasses.replace(config, algorithm=_plain(config)), env or EnvPool(config.env).instance)
-    bench.pool = EnvPool(config.env, env)
+    for id in dict.fromkeys(source.env for source in training_sources(config)):
+        faults = check_env(env() if env else id)
+        text = "; ".join(faults) or "keeps the contract"
+        yield Finding("your environment", not faults, text, f"the environment: foretaste envs check {id}")
+    bench = Bench(dataclasses.replace(config, algorithm=_plain(config)), env)
     episodes = bench.play(0, 8).episodes
     failed = [episode.error for episode in episodes if episode.end is EpisodeEnd.ERROR]
     if failed:

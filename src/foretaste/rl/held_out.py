@@ -16,7 +16,8 @@ from foretaste.models.sampler import Sampler
 from foretaste.records import Episode, to_json
 from foretaste.rl.batch import without_values
 from foretaste.rl.diagnostics import calibration
-from foretaste.rl.rollout import EnvPool, rollout
+from foretaste.rl.rollout import Pool, rollout
+from foretaste.rl.sources import held_out_sources
 from foretaste.rl.tasks import held_out_tasks
 from foretaste.statistics import exact_interval
 
@@ -48,7 +49,7 @@ class HeldOut:
 def measure(
     config: TrainConfig,
     sampler: Sampler,
-    pool: EnvPool,
+    pool: Pool,
     ledger: Ledger,
     run: str,
     *,
@@ -88,6 +89,7 @@ def measure(
             "interval": to_json(exact_interval(solved, len(outcome.judged))) if outcome.judged else None,
             "sampled_tokens": outcome.sampled_tokens,
             "errors": sorted({episode.error for episode in episodes if episode.error})[:5],
+            **_by_source(config, success),
         },
         step=step,
     )
@@ -96,6 +98,18 @@ def measure(
     if full:
         record_episodes(ledger, run, sampler, shown(episodes), label=label, step=step)
     return outcome
+
+
+def _by_source(config: TrainConfig, success: Sequence[float | None]) -> dict[str, Any]:
+    """Return the mean success of each source and its judged items, where there are several; None: none was judged."""
+    names = [source.name for source in held_out_sources(config)]
+    if len(names) == 1:
+        return {}
+    found = {}
+    for index, name in enumerate(names):
+        judged = [value for value in success[index :: len(names)] if value is not None]
+        found[name] = {"success": sum(judged) / len(judged) if judged else None, "n": len(judged)}
+    return {"by_source": found}
 
 
 def shown(episodes: Sequence[Episode], count: int = SHOWN_EPISODES) -> list[Episode]:

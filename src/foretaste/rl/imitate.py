@@ -11,40 +11,37 @@ import gymnasium
 import numpy as np
 
 from foretaste.config import TrainConfig
-from foretaste.envs.base import choose_register
 from foretaste.envs.registry import max_turns_of
-from foretaste.envs.seeds import seed_for
 from foretaste.errors import ConfigError
 from foretaste.models.actor_critic import TokenSequence
 from foretaste.models.conversation import ChatTemplate
 from foretaste.progress import Progress
 from foretaste.records import Message
-from foretaste.rl.rollout import EnvPool
-from foretaste.rl.tasks import keyed_seed
+from foretaste.rl.rollout import Pool
+from foretaste.rl.tasks import demonstration_tasks, keyed_seed
 from foretaste.rl.update import Updater
 
 
 def imitate(
-    config: TrainConfig, pool: EnvPool, updater: Updater, template: ChatTemplate, progress: Progress
+    config: TrainConfig, pool: Pool, updater: Updater, template: ChatTemplate, progress: Progress
 ) -> list[float]:
     """Train on `config.imitate.episodes` demonstrations; return the loss of each optimiser step.
 
     Raises: ConfigError if the environment has no oracle.
     """
     settings = config.imitate
-    env = pool.instance()
-    if not callable(getattr(env.unwrapped, settings.teacher, None)):
-        raise ConfigError(
-            f"imitate.episodes = {settings.episodes}, but {config.env.id} has no {settings.teacher}() to imitate; "
-            "add one, or set imitate.episodes = 0"
-        )
     progress.phase("imitate", settings.episodes * settings.passes)
     sequences = []
-    for index in range(settings.episodes):
-        seed = seed_for("train", index, secret=f"demonstrations {config.seed}")
-        register = choose_register(config.env.registers, seed)
+    for task in demonstration_tasks(config):
+        place = pool.of(task)
+        env = place.instance()
+        if not callable(getattr(env.unwrapped, settings.teacher, None)):
+            raise ConfigError(
+                f"imitate.episodes = {settings.episodes}, but {task.env} has no {settings.teacher}() to imitate; "
+                "add one, or set imitate.episodes = 0"
+            )
         sequences.append(
-            demonstration(env, pool.prompt, template, seed, config.env.level, register, teacher=settings.teacher)
+            demonstration(env, place.prompt, template, task.seed, task.level, task.register, teacher=settings.teacher)
         )
     losses: list[float] = []
     for pass_index in range(settings.passes):

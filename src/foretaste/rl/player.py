@@ -153,6 +153,7 @@ class Player:
             error=self.error,
             sample_seed=self.task.sample_seed,
             final_observation_tokens=self.observation_tokens if cut else (),
+            final_observation=self.observation if cut else "",
             final_privileged=self._privileged if cut else None,
         )
 

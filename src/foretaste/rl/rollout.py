@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 
 from foretaste.config import EnvConfig
 from foretaste.envs.registry import make
+from foretaste.envs.reworded import in_registers
 from foretaste.models.sampler import Next, Sampler
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
 from foretaste.rl.gate import Gate
@@ -42,19 +43,32 @@ class Oracle:
         raise TypeError("an Oracle answers from inside its environment; pass it to rollout()")
 
 
+class Pool(Protocol):
+    """Says in which environments a task is played: an `EnvPool`, or a `pools.MixedPool` of several."""
+
+    def of(self, task: Task) -> EnvPool:
+        """Return the pool of the task's environment."""
+        ...
+
+
 class EnvPool:
     """Environment instances of one EnvConfig, reused from episode to episode, and their common prompt."""
 
     def __init__(self, config: EnvConfig, env_class: Callable[[], gymnasium.Env[Any, Any]] | None = None) -> None:
         """`env_class` overrides the lookup of `config.id` (an environment defined in the caller's script)."""
         self.config = config
-        self._create = env_class or (lambda: make(config.id))
+        made = env_class or (lambda: make(config.id))
+        self._create = lambda: in_registers(made(), config.registers, config.id)
         self._free: list[gymnasium.Env[Any, Any]] = []
         first = self._create()
         self.prompt: list[Message] = prompt_messages(
             first, config.examples, config.level, instructed=config.instructions
         )
         self._free.append(first)
+
+    def of(self, task: Task) -> EnvPool:
+        """Return this pool: all its tasks are of one environment."""
+        return self
 
     def instance(self) -> gymnasium.Env[Any, Any]:
         """Return a free instance, for whoever plays without a policy."""
@@ -76,7 +90,7 @@ class EnvPool:
 def rollout(
     policy: Policy,
     tasks: Sequence[Task],
-    pool: EnvPool,
+    pool: Pool,
     *,
     gate: Gate | None = None,
     give_up: Callable[[Player, float], bool] | None = None,
@@ -108,7 +122,7 @@ class _Streamed:
         self,
         sampler: Sampler,
         tasks: Sequence[Task],
-        pool: EnvPool,
+        pool: Pool,
         gate: Gate | None,
         give_up: Callable[[Player, float], bool] | None,
         checkpoint: str | None,
@@ -129,7 +143,7 @@ class _Streamed:
     def _conversations(self) -> Iterator[Conversation]:
         template = self.sampler.actor_critic.template
         for index, task in enumerate(self.tasks):
-            player = self.pool.player(task, self.checkpoint)
+            player = self.pool.of(task).player(task, self.checkpoint)
             self.players.append(player)
             conversation = player.start(str(index))
             if conversation is None:
@@ -180,7 +194,7 @@ class _Streamed:
         self._over(player)
 
     def _over(self, player: Player) -> None:
-        self.pool.give_back(player)
+        self.pool.of(player.task).give_back(player)
         if self.on_episode:
             self.on_episode(player.episode())
 
@@ -188,16 +202,16 @@ class _Streamed:
 def _play_in_rounds(
     policy: Policy,
     tasks: Sequence[Task],
-    pool: EnvPool,
+    pool: Pool,
     checkpoint: str | None,
     on_episode: Callable[[Episode], None] | None,
 ) -> list[Player]:
     """Drive a text policy: every live conversation takes one turn a round."""
-    players = [pool.player(task, checkpoint) for task in tasks]
+    players = [pool.of(task).player(task, checkpoint) for task in tasks]
     live: list[tuple[Player, Conversation]] = []
 
     def over(player: Player) -> None:
-        pool.give_back(player)
+        pool.of(player.task).give_back(player)
         if on_episode:
             on_episode(player.episode())
 

@@ -16,6 +16,7 @@ from foretaste.errors import RunError
 from foretaste.records import Checkpoint, RunSummary
 from foretaste.rl.held_out import HeldOut
 from foretaste.rl.resume import Progressed
+from foretaste.rl.sources import title
 from foretaste.statistics import exact_interval, paired_difference_interval
 
 
@@ -43,7 +44,7 @@ def summarize(
     calibration = after.calibration
     return RunSummary(
         run=run,
-        env=config.env.id,
+        env=title(config),
         model=config.model.name,
         success_before=first.mean,
         success_after=last.mean,

@@ -7,11 +7,15 @@ meets the same items as an uninterrupted one.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foretaste.config import EnvConfig, TrainConfig
+import numpy as np
+
+from foretaste.config import TrainConfig
 from foretaste.envs.base import choose_register
 from foretaste.envs.seeds import seed_for
+from foretaste.rl.sources import Source, held_out_sources, training_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +36,74 @@ def keyed_seed(*parts: object) -> int:
     return int.from_bytes(digest, "big") >> 2
 
 
-def training_tasks(config: TrainConfig, step: int, episodes: int | None = None, *, first: int = 0) -> list[Task]:
+def training_tasks(
+    config: TrainConfig,
+    step: int,
+    episodes: int | None = None,
+    *,
+    first: int = 0,
+    shares: Sequence[float] | None = None,
+) -> list[Task]:
     """Return the tasks of a training step, `group_size` attempts an item; steps never share an item.
 
     Step 0 is reserved for value pretraining; training steps count from 1. `first` skips tasks already played.
+    `shares` are the probabilities of the sources (`curriculum.py`); None: all alike.
     """
     count = config.episodes_per_step if episodes is None else episodes
     group = config.algorithm.group_size
     secret = f"run seed {config.seed}"
+    sources = training_sources(config)
+    items = range(first // group, -(-(first + count) // group))
+    drawn = allot(shares or [1 / len(sources)] * len(sources), len(items), (config.seed, "sources", step, first))
     tasks = []
     for index in range(first, first + count):
         seed = seed_for("train", step * 1_000_000 + index // group, secret=secret)
-        tasks.append(_task(config.env, seed, keyed_seed(config.seed, "train", step, index)))
+        source = sources[drawn[index // group - items.start]]
+        tasks.append(task_of(source, seed, keyed_seed(config.seed, "train", step, index)))
     return tasks
 
 
 def held_out_tasks(config: TrainConfig, label: str, items: int) -> list[Task]:
-    """Return attempts at the first `items` practice items, the same items at every call.
+    """Return attempts at the first `items` practice items, the same items at every call, source after source in turn.
 
     They depend on no run seed, so that runs, and before and after, are compared on the same items.
     """
+    sources = held_out_sources(config)
     return [
-        _task(config.env, seed_for("practice", index), keyed_seed(config.seed, "held out", label, index))
+        task_of(
+            sources[index % len(sources)],
+            seed_for("practice", index),
+            keyed_seed(config.seed, "held out", label, index),
+        )
         for index in range(items)
     ]
 
 
-def _task(env: EnvConfig, seed: int, sample_seed: int) -> Task:
-    return Task(env.id, seed, env.level, choose_register(env.registers, seed), sample_seed)
+def demonstration_tasks(config: TrainConfig) -> list[Task]:
+    """Return the items that are demonstrated in a warm start, source after source in turn."""
+    sources = training_sources(config)
+    seeds = [
+        seed_for("train", index, secret=f"demonstrations {config.seed}") for index in range(config.imitate.episodes)
+    ]
+    return [task_of(sources[index % len(sources)], seed, 0) for index, seed in enumerate(seeds)]
+
+
+def allot(shares: Sequence[float], items: int, key: Sequence[object]) -> list[int]:
+    """Return the index of a share for each item: every item meets index i with probability `shares[i]`.
+
+    The count of an index is its share of the items, rounded up or down (systematic sampling), so that a small share is
+    not left to luck; which items they are is shuffled. All randomness comes from `key`.
+
+    Source: Madow 1949, systematic sampling with unequal probabilities.
+    """
+    if len(shares) == 1:
+        return [0] * items
+    rng = np.random.default_rng(keyed_seed(*key))
+    places = (rng.random() + np.arange(items)) / items
+    ends = np.cumsum(shares) / np.sum(shares)
+    return rng.permutation(np.minimum(np.searchsorted(ends, places, side="right"), len(shares) - 1)).tolist()
+
+
+def task_of(source: Source, seed: int, sample_seed: int) -> Task:
+    """Return an attempt at a source's item; its register is drawn by the item's seed."""
+    return Task(source.env, seed, source.level, choose_register(source.registers, seed), sample_seed)

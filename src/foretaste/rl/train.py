@@ -31,14 +31,17 @@ from foretaste.records import Checkpoint, Episode, EpisodeEnd, to_json
 from foretaste.rl import diagnostics
 from foretaste.rl.advise import Advice
 from foretaste.rl.batch import as_failures, make_batch, telling, without_values
+from foretaste.rl.curriculum import Curriculum, metrics_of
 from foretaste.rl.gate import Gate, GateKeeper
 from foretaste.rl.held_out import HeldOut, measure, record_episodes
 from foretaste.rl.imitate import imitate
 from foretaste.rl.learn import Learner
+from foretaste.rl.pools import pool_of
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.resume import Progressed, load_state, save_state
-from foretaste.rl.rollout import EnvPool, Rollout, rollout
+from foretaste.rl.rollout import Rollout, rollout
+from foretaste.rl.sources import title, training_sources
 from foretaste.rl.summary import provenance, summarize
 from foretaste.rl.tasks import Task, training_tasks
 from foretaste.rl.update import Updater
@@ -72,7 +75,7 @@ def train(
         if resume is None:
             assert config is not None
             check(config)
-            run = ledger.start_run("train", config.env.id, to_dict(config))
+            run = ledger.start_run("train", title(config), to_dict(config))
         else:
             run = ledger.run(resume).id
             config = from_dict(TrainConfig, ledger.run(run).config)
@@ -100,7 +103,8 @@ class _Run:
         progress: Progress,
     ) -> None:
         self.config, self.ledger, self.run, self.folder, self.progress = config, ledger, run, folder, progress
-        self.pool = EnvPool(config.env, env)
+        self.pool = pool_of(config, env)
+        self.curriculum = Curriculum(config.curriculum, training_sources(config))
         progress.note(f"run {run} in {folder}")
         progress.phase("load model", None)
         self.clock = time.perf_counter()
@@ -153,6 +157,10 @@ class _Run:
         self.replay.add(learned, step)
         batch = make_batch(kept if config.gate.unbiased else as_failures(kept))
         metrics = diagnostics.episode_metrics(played.episodes) | self.keeper.update(played.episodes)
+        if len(self.curriculum.sources) > 1:
+            drawn = self.curriculum.update(played.episodes)
+            self.ledger.append(self.run, "curriculum", drawn, step=step)
+            metrics |= metrics_of(drawn)
         if config.algorithm.group_size > 1:
             metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(make_batch(played.episodes))
         with self._timed("training") as training:
@@ -178,6 +186,7 @@ class _Run:
         count = config.algorithm.value_pretraining_episodes
         self.progress.phase("value pretraining", count)
         played = self._sample(training_tasks(config, 0, count), 0, count=True)
+        self.curriculum.update(played.episodes)  # what was sampled anyway is evidence
         self.ledger.append(self.run, "value_pretraining", self.learner.pretrain_values(played.episodes), step=0)
 
     def _tell(self, step: int, advice: Advice) -> None:
@@ -196,14 +205,16 @@ class _Run:
         Source: dynamic sampling, DAPO 2503.14476 section 3.2.
         """
         config, wanted = self.config, self.config.episodes_per_step
-        played = self._sample(training_tasks(config, step), step, gate=self.keeper.gate())
+        shares = self.curriculum.shares()
+        played = self._sample(training_tasks(config, step, shares=shares), step, gate=self.keeper.gate())
         if not config.algorithm.dynamic_sampling:
             return played, played.episodes
         kept = telling(played.episodes)
         for extra in range(1, 4):
             if len(kept) >= wanted:
                 break
-            more = self._sample(training_tasks(config, step, first=extra * wanted), step, gate=self.keeper.gate())
+            tasks = training_tasks(config, step, first=extra * wanted, shares=shares)
+            more = self._sample(tasks, step, gate=self.keeper.gate())
             kept += telling(more.episodes)
             played = Rollout(
                 [*played.episodes, *more.episodes],
@@ -230,7 +241,7 @@ class _Run:
             reason, times = errors.most_common(1)[0]
             raise RunError(
                 f"The environment failed in {errors.total()} of {len(tasks)} episodes of step {step}; most often "
-                f"({times}): {reason}. Check it: foretaste envs check {self.config.env.id}"
+                f"({times}): {reason}. Check it: foretaste envs check {tasks[0].env}"
             )
         return played
 
@@ -294,6 +305,7 @@ class _Run:
             "updater": self.updater.state(),
             "learner": self.learner.state(),
             "gate": self.keeper.state(),
+            "curriculum": self.curriculum.state(),
             "reference": self.reference.state() if self.reference else None,
             "progressed": dataclasses.asdict(self.done),
         }
@@ -305,6 +317,7 @@ class _Run:
         self.updater.load(state["updater"])
         self.learner.load(state["learner"])
         self.keeper.load(state["gate"])
+        self.curriculum.load(state["curriculum"])
         if state["reference"] is not None:
             self.reference = Reference(self.actor_critic, state["reference"])
         self.done = Progressed(**state["progressed"])

@@ -162,18 +162,22 @@ class Updater:
         step: int,
         seed: int,
         values_BT: Array | None = None,
+        shaping_BT: Array | None = None,
         reference_BT: Array | None = None,
         critic: bool = True,
         fresh: int | None = None,
     ) -> dict[str, float]:
         """Take `passes` x `minibatches` optimiser steps on the batch; return `policy/*` and `value/*` metrics.
 
-        `values_BT` replaces the values recorded while sampling; `critic=False` leaves the critic as it is
-        (it learns elsewhere). Only the last `fresh` episodes were sampled by the weights of now (None: all).
+        `values_BT` replaces the values recorded while sampling; `shaping_BT` is added to the actor's advantages
+        (`drives.py`); `critic=False` leaves the critic as it is (it learns elsewhere). Only the last `fresh` episodes
+        were sampled by the weights of now (None: all).
         """
         algorithm = self.algorithm
         critic = critic and self.has_critic
         returns = compute_returns(batch, algorithm, values_BT=values_BT)
+        if shaping_BT is not None:
+            returns = returns._replace(advantages_BT=returns.advantages_BT + shaping_BT)
         if algorithm.normalize_advantages and algorithm.name != "grpo":  # grpo has its own scale in each group
             scale = self.scale.update(returns.advantages_BT, returns.weights_BT)
             returns = returns._replace(advantages_BT=returns.advantages_BT / scale)
@@ -214,26 +218,27 @@ class Updater:
     ) -> float:
         """Take `passes` x `minibatches` supervised steps on action tokens, each weighed by its gain (0: left out).
 
-        Returns the weighted mean negative log-likelihood of the last pass; 0 if nothing was gained.
+        Returns the mean over the last pass's steps of the weighted negative log-likelihood; 0 if nothing was gained.
 
         Source: self-imitation, Oh et al. 1806.05635 eq. 2, with the gain of a turn in place of that of an episode.
         """
-        loss = 0.0
+        losses: list[float] = []
         for number in range(passes):
-            loss = 0.0
+            losses = []
             for rows in self.minibatches(batch, seed, ("gains", step, number)):
                 mass = float(gains_BT[rows].sum())
                 if not mass:
                     continue
+                losses.append(0.0)
                 for micro in self.microbatches(batch, rows):
                     weights = torch.from_numpy(gains_BT[micro][batch.mask_BT[micro]]).float().to(self.device)
                     evaluation = self._evaluate(batch, micro, policy=True, values=False)
                     part = imitation_loss(evaluation.logprobs_N * weights, normalizer=mass)
                     part.backward()
                     self.optimizer.accumulate()
-                    loss += part.item() / self.algorithm.minibatches
+                    losses[-1] += part.item()
                 self.optimizer.step({"policy": learning_rate})
-        return loss
+        return sum(losses) / len(losses) if losses else 0.0
 
     def critic_rates(self, warmup: float) -> dict[str, float]:
         """The head moves faster than the tower: it alone must follow the mean success as that rises."""
