@@ -26,6 +26,11 @@ LAW = np.array([0.5, 60.0, 0.45, 300.0, 0.6])
 CURVE = np.array([0.25, 0.95, 4_000.0, 1.4])
 
 
+@pytest.fixture(autouse=True)
+def few_refits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast_loss, "REFITS", 10)
+
+
 def decided(study: Any, results: Results) -> list[Decision]:
     return [judge(one, study.effects(results, one), results.seeds).decision for one in study.expectations]
 
@@ -33,7 +38,7 @@ def decided(study: Any, results: Results) -> list[Decision]:
 # Loss ---------------------------------------------------------------------------------------------
 
 
-def losses(made: float = 1.0, seeds: tuple[int, ...] = (1, 2, 3), noise: float = 0.005) -> Results:
+def losses(made: float = 1.0, seeds: tuple[int, ...] = (1, 2), noise: float = 0.005) -> Results:
     """The study's own grid, obeying a known law but for the made run, whose loss is multiplied."""
     generator, outcomes = np.random.default_rng(0), []
     for seed in seeds:
@@ -51,7 +56,7 @@ def test_a_law_that_holds_is_forecast_and_one_that_breaks_is_refuted() -> None:
     broken = losses(made=1.8)  # the larger run is far worse than the law says: growth has ended
     assert decided(study, broken)[0] is Decision.REFUTED
     inside = [one.inside for one in forecast_loss.forecasts(losses()).values()]
-    assert sum(inside) >= 2
+    assert any(inside)
     assert not any(one.inside for one in forecast_loss.forecasts(broken).values())
 
 
@@ -59,7 +64,7 @@ def test_a_seed_without_all_its_runs_is_left_out() -> None:
     results = losses()
     first = results.arms[0]
     missing = [one for one in results.outcomes if (one.arm, one.seed) != (first, 2)]
-    assert set(forecast_loss.forecasts(Results(missing))) == {1, 3}
+    assert set(forecast_loss.forecasts(Results(missing))) == {1}
 
 
 def test_tables_and_picture_show_the_forecast_beside_the_made_run() -> None:
@@ -89,7 +94,7 @@ def test_the_made_run_has_ten_times_the_compute_of_any_fitted_one(mode: Mode) ->
     assert all(seed < 100 for seed in plan.seeds)
 
 
-def test_a_job_measures_what_it_says_and_can_be_fitted_by_hand(tmp_path: Path) -> None:
+def test_a_job_measures_what_it_says_and_leaves_a_run_to_fit(tmp_path: Path) -> None:
     context = Context(tmp_path, lambda share, words: None)
     job = load("forecast").full.jobs()[0]
     config = to_dict(from_dict(TrainConfig, {**job.arguments["config"], "seed": 101}))
@@ -100,13 +105,13 @@ def test_a_job_measures_what_it_says_and_can_be_fitted_by_hand(tmp_path: Path) -
 
     one, again = run(16, 32), run(16, 32)
     assert {**one, "run": ""} == {**again, "run": ""}  # it follows from the seed
-    found = [one, run(16, 64), run(16, 128), run(24, 64), run(32, 128), run(32, 256)]
-    assert found[-1]["loss"] < one["loss"]
-    assert found[1]["tokens"] > 1.8 * one["tokens"]
+    more = run(32, 256)
+    assert more["loss"] < one["loss"]
+    assert more["tokens"] > 7 * one["tokens"]
     with Ledger.open(tmp_path) as ledger:
-        report = forecast_runs(ledger, [result["run"] for result in found], refits=20)
-    assert report.law.startswith("L(N, D)")
-    assert report.largest == (found[-1]["parameters"], found[-1]["tokens"])
+        info, record = ledger.run(more["run"]), ledger.records(more["run"], "supervised")[0]
+    assert (info.kind, info.status) == ("supervised", "finished")
+    assert record.payload == {name: more[name] for name in ("parameters", "tokens", "loss")}  # what `lab fit` reads
 
 
 def test_runs_as_large_as_the_largest_are_not_in_the_fit_that_is_checked(tmp_path: Path) -> None:
@@ -118,7 +123,7 @@ def test_runs_as_large_as_the_largest_are_not_in_the_fit_that_is_checked(tmp_pat
             loss = float(loss_law(LAW, np.array([[N, D]]))[0]) * (1.5 if N > 1e5 else 1.0)
             names.append(ledger.start_run("supervised", "x", {}))
             ledger.append(names[-1], "supervised", {"parameters": N, "tokens": D, "loss": loss})
-        held_out = forecast_runs(ledger, names, refits=20).held_out
+        held_out = forecast_runs(ledger, names, refits=8).held_out
     assert held_out is not None
     assert not held_out["inside"]
     assert held_out["forecast"].value == pytest.approx(held_out["measured"] / 1.5, rel=0.02)

@@ -103,14 +103,14 @@ def test_doctor_names_the_planted_bug_with_the_study_s_own_settings() -> None:
     assert "advantages are shifted by one token" in text
 
 
-def areas(bug: float, idle: float, *, named: float = 1.0, sound: float = 1.0) -> Results:
-    found = {CONTROL: (0.5, 1.0, 0.0), IDEA: (0.7, 1.0, 0.0), BUG: (bug, 0.0, named), IDLE: (idle, sound, 0.0)}
+def areas(bug: float, idle: float, *, named: float = 1.0, cleared: float = 1.0) -> Results:
+    found = {CONTROL: (0.5, 1.0, 0.0), IDEA: (0.7, 1.0, 0.0), BUG: (bug, 0.0, named), IDLE: (idle, cleared, 0.0)}
     outcomes = []
-    for arm, (area, is_sound, is_named) in found.items():
+    for arm, (area, is_clear, is_named) in found.items():
         for seed in range(1, 7):
             wobble = 0.005 * (seed % 3)
-            result = {"area": area + wobble, "sound": is_sound, "bug_named": is_named}
-            text = "Machinery sound." if is_sound else "Bug here."
+            result = {"area": area + wobble, "sound": is_clear, "cleared": is_clear, "bug_named": is_named}
+            text = "Machinery sound." if is_clear else "Bug here."
             outcomes.append(Outcome(arm, seed, {**result, "doctor": text}))
     return Results(outcomes)
 
@@ -124,7 +124,7 @@ def test_the_pair_holds_only_if_the_study_sees_no_gain_and_the_doctor_tells_them
 
     assert needed(areas(0.5, 0.71)) == [Decision.HELD] * 4
     assert needed(areas(0.5, 0.71, named=0.0))[0] is Decision.REFUTED
-    assert needed(areas(0.5, 0.71, sound=0.0))[1] is Decision.REFUTED
+    assert needed(areas(0.5, 0.71, cleared=0.0))[1] is Decision.REFUTED
     assert needed(areas(0.65, 0.71))[2] is Decision.REFUTED  # the bug did no harm that a study could see
     assert needed(areas(0.5, 0.85))[3] is Decision.REFUTED  # the idle idea helped after all
     rows = {row["arm"]: row for row in bug_or_idea.rows(areas(0.5, 0.71))}
@@ -149,7 +149,7 @@ def test_only_one_arm_has_the_bug_and_only_one_the_idle_idea(monkeypatch: pytest
     for job in jobs:
         found = bug_or_idea.train_and_examine(job.arguments, Context(Path(), lambda share, words: None))
         assert seen["gae"] == seen["at"] == ("late" if job.arm == BUG else "gae")
-        assert found["sound"] == 1.0
+        assert (found["sound"], found["cleared"], found["bug_named"]) == (1.0, 1.0, 0.0)
     configs = {job.arm: job.arguments["config"]["algorithm"] for job in jobs}
     assert configs[BUG] == configs[IDEA]
     assert {name for name, value in configs[IDLE].items() if configs[IDEA][name] != value} == {"entropy_coefficient"}

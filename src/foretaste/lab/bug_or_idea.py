@@ -52,7 +52,8 @@ def late_credit() -> Iterator[None]:
 def train_and_examine(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
     """Train, then let the doctor examine the machinery that trained, with or without the bug in both.
 
-    `sound`: 1 if it found nothing wrong; `bug_named`: 1 if it says that advantages are shifted.
+    `bug_named`: 1 if it says that advantages are shifted; `cleared`: 1 if no figure that it works out again is wrong;
+    `sound`: 1 if, beyond that, the policy learned the doctor's probes.
     """
     from foretaste.rl.doctor import diagnosis, examine
 
@@ -61,8 +62,9 @@ def train_and_examine(arguments: dict[str, Any], context: Context) -> dict[str, 
         trained = train_arm({"config": arguments["config"]}, context)
         context.report(0.95, "doctor")
         text, sound = diagnosis(list(examine(config, own_env=False)))
-    named = "advantages are shifted" in text
-    return {**trained, "sound": float(sound), "bug_named": float(named), "doctor": text}
+    named, cleared = "advantages are shifted" in text, not text.startswith("Bug here")
+    verdicts = {"sound": float(sound), "cleared": float(cleared), "bug_named": float(named)}
+    return {**trained, **verdicts, "doctor": text}
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
@@ -116,16 +118,16 @@ STUDY = Study(
     name="bug-or-idea",
     claim=(
         "Of two ideas that a study alone calls useless, the doctor names the bug in the one that has a bug, in every "
-        "run, and calls the machinery of the other sound"
+        "run, and finds no bug behind the other"
     ),
     source="an experiment may fail because the direction is wrong or because there is a bug; which of the two?",
     expectations=(
         Expectation("bug_named", BUG, None, size=0.9),
-        Expectation("sound", IDLE, None, size=0.9),
+        Expectation("cleared", IDLE, None, size=0.9),
         Expectation("area", BUG, CONTROL, size=HELPS, direction="at_most"),
         Expectation("area", IDLE, IDEA, size=HELPS, direction="at_most"),
         Expectation("area", IDEA, CONTROL, size=HELPS, required=False),
-        Expectation("sound", IDEA, None, size=0.9, required=False),
+        Expectation("sound", IDLE, None, size=0.9, required=False),
     ),
     quick=_plan((1, 2, 3), 4_000, 5),
     full=_plan((1, 2, 3, 4, 5, 6), 12_000, 20),
@@ -134,6 +136,8 @@ STUDY = Study(
         "The bug is planted by the study, in the process of that arm's jobs alone; the product does not contain it.",
         "The third and fourth expectation say that the study alone would call both ideas useless; were one refuted, "
         "the pair would show nothing.",
+        "cleared: the doctor finds no figure wrong. sound: the policy also learns its probes, which a decoder of this "
+        "size does not always do in so few steps; the doctor then says that the arithmetic is right.",
         "By hand, for any two runs on one environment: foretaste doctor --run RUN --against RUN.",
     ),
 )

@@ -32,7 +32,8 @@ VOCABULARY = 1024
 """Of nano's tokenizer."""
 RATE = 6e-3
 """Peak learning rate of the smallest decoder; wider ones take less, as 1 / sqrt(width)."""
-REFITS = 100
+REFITS = 40
+"""Bootstrap refits behind an interval; each costs about a quarter of a second."""
 
 
 class Size(NamedTuple):
@@ -135,9 +136,13 @@ class Checked(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
+def _fit(fitted: tuple[LossPoint, ...]) -> Fit:
+    return fit_loss(fitted, refits=REFITS)
+
+
 def checked(fitted: tuple[LossPoint, ...], made: LossPoint) -> Checked:
     """Fit the law to the small runs, and hold its forecast against the made one."""
-    fit = fit_loss(fitted, refits=REFITS)
+    fit = _fit(fitted)
     largest = max(fitted, key=lambda point: point.parameters * point.tokens)
     return Checked(fitted, fit, fit.at(made.parameters, made.tokens, new_run=True), largest.loss, made)
 
