@@ -150,7 +150,9 @@ def test_arms_may_have_budgets_of_their_own_and_the_page_says_so(work: str, tmp_
 
 def test_a_study_may_draw_a_picture_of_its_own(work: str, tmp_path: Path) -> None:
     def picture(results: Results) -> Picture:
-        points = [(float(seed), results.result("new", seed)["success_after"]) for seed in results.seeds]
+        points = [
+            (float(seed), found["success_after"]) for seed in results.seeds if (found := results.result("new", seed))
+        ]
         band = [(1.0, 0.4, 0.9), (2.0, 0.5, 0.8)]
         return Picture("gains by seed", "seed", "success", (Series("new", [points], band=band),))
 
