@@ -52,6 +52,27 @@ def test_the_first_help_needs_neither_tyro_nor_rich() -> None:
     assert python(code).endswith("set()\n")
 
 
+def test_an_exam_asks_its_first_question_without_torch_unless_a_model_sits_it(tmp_path: Path) -> None:
+    code = f"""
+import sys, types
+from foretaste.cli import main
+from foretaste.records import Action
+
+class Seat:
+    name = "own"
+    def act(self, conversations):
+        heavy = [name for name in ("torch", "transformers", "scipy.stats", "scipy.optimize") if name in sys.modules]
+        print("LOADED", heavy, flush=True)
+        return [Action("x") for _ in conversations]
+
+sys.modules["seat"] = types.ModuleType("seat")
+sys.modules["seat"].Seat = Seat
+main(["exam", "repair", "--policy", "seat:Seat", "--runs-folder", {str(tmp_path)!r}])
+"""
+    loaded = re.findall(r"^LOADED (.*)$", python(code), re.MULTILINE)
+    assert loaded[0] == "[]"
+
+
 def test_every_command_is_in_the_first_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     output = capsys.readouterr().out

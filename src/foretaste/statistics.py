@@ -10,9 +10,8 @@ import math
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import scipy  # its parts are imported as they are first used: an exam of an endpoint begins without them
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.stats import beta, norm, rankdata
 
 from foretaste.records import Interval
 
@@ -31,8 +30,8 @@ def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0, level)
     tail = (1 - level) / 2
-    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes > 0 else 0.0
-    high = float(beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
+    low = float(scipy.stats.beta.ppf(tail, successes, n - successes + 1)) if successes > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
     return Interval(successes / n, low, high, n, level)
 
 
@@ -45,7 +44,7 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     _check_counts(successes, n, level)
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0, level)
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
     p = successes / n
     centre = p + z**2 / (2 * n)
     spread = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -94,7 +93,7 @@ def paired_difference_interval(before: ArrayLike, after: ArrayLike, level: float
     n = len(before_N)
     gained = int(np.sum((before_N == 0) & (after_N == 1)))
     lost = int(np.sum((before_N == 1) & (after_N == 0)))
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
     difference = (gained - lost) / n
 
     def score(d: float) -> float:
@@ -110,7 +109,9 @@ def paired_difference_interval(before: ArrayLike, after: ArrayLike, level: float
         return excess / math.sqrt(variance)
 
     def crossing(target: float, left: float, right: float) -> float:
-        return cast(float, brentq(lambda d: max(-1e6, min(1e6, score(d) - target)), left, right, xtol=1e-10))
+        return cast(
+            float, scipy.optimize.brentq(lambda d: max(-1e6, min(1e6, score(d) - target)), left, right, xtol=1e-10)
+        )
 
     low = -1.0 if difference <= -1 else crossing(z, -1.0, difference)
     high = 1.0 if difference >= 1 else crossing(-z, difference, 1.0)
@@ -182,7 +183,7 @@ def auc(values: ArrayLike, outcomes: ArrayLike) -> float | None:
     wins, losses = int(success_N.sum()), int((~success_N).sum())
     if wins == 0 or losses == 0:
         return None
-    rank_sum = float(rankdata(values_N)[success_N].sum())
+    rank_sum = float(scipy.stats.rankdata(values_N)[success_N].sum())
     return (rank_sum - wins * (wins + 1) / 2) / (wins * losses)
 
 

@@ -14,6 +14,7 @@ import pytest
 from foretaste.config import TrainConfig, to_dict
 from foretaste.errors import ConfigError, LedgerError, RunError
 from foretaste.lab import claims
+from foretaste.lab.charts import Picture, Series
 from foretaste.lab.curves import Measured, area, curve_of, to_threshold
 from foretaste.lab.register import register
 from foretaste.lab.results import Outcome, Results, means
@@ -131,6 +132,38 @@ def test_failures_are_recorded_and_the_rest_goes_on(work: str, tmp_path: Path) -
     assert dead.failed == 2
     assert any("exit code 3" in note for note in dead.notes)
     assert dead.headline.seeds == 2
+
+
+def test_arms_may_have_budgets_of_their_own_and_the_page_says_so(work: str, tmp_path: Path) -> None:
+    one = study(work, seeds=(1, 2))
+    arms: dict[str, Any] = dict(one.quick.arms)
+    arms["old"] = dataclasses.replace(arms["old"], token_budget=1000)
+    own = dataclasses.replace(one, quick=dataclasses.replace(one.quick, arms=arms))
+    jobs, plain = own.plan("quick").jobs(), {job.key for job in one.plan("quick").jobs()}
+    assert {job.arm: job.arguments["config"]["token_budget"] for job in jobs} == {"new": 100, "old": 1000}
+    assert {job.arm for job in jobs if job.key in plain} == {"new"}  # another budget is another job
+    verdict = run_study(own, "quick", tmp_path / "runs", workers=1)
+    text = claims.page(verdict)
+    assert "100 sampled tokens for a seed of every other arm, 1,000 for old" in text
+    assert "every other arm" not in claims.page(run_study(one, "quick", tmp_path / "runs", workers=1))
+
+
+def test_a_study_may_draw_a_picture_of_its_own(work: str, tmp_path: Path) -> None:
+    def picture(results: Results) -> Picture:
+        points = [
+            (float(seed), found["success_after"]) for seed in results.seeds if (found := results.result("new", seed))
+        ]
+        band = [(1.0, 0.4, 0.9), (2.0, 0.5, 0.8)]
+        return Picture("gains by seed", "seed", "success", (Series("new", [points], band=band),))
+
+    drawing = dataclasses.replace(study(work, seeds=(1, 2)), picture=picture)
+    verdict = run_study(drawing, "full", tmp_path / "runs", workers=1)
+    page = claims.write_verdict(verdict, tmp_path / "results")
+    assert "![gains by seed](gain.svg)" in page.read_text()
+    svg = (tmp_path / "results" / "gain.svg").read_text()
+    assert svg.count("<polyline") == svg.count("<polygon") == 1
+    again = from_json(json.loads((tmp_path / "results" / "gain.json").read_text()))
+    assert claims.chart(again) == svg  # the record alone is enough to draw it
 
 
 def test_pages_are_written_and_read_back(work: str, tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 from foretaste.errors import EnvError
 from foretaste.exams.endpoint import Endpoint
-from foretaste.models.sampler import Sampler
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
 from foretaste.rl.player import Player
-from foretaste.rl.rollout import EnvPool, Oracle, rollout
+from foretaste.rl.rollout import EnvPool, Oracle, is_sampler, rollout
 from foretaste.rl.tasks import Task
 
 OnEpisode = Callable[[Episode, str | None], None]
@@ -57,7 +56,7 @@ def play(
 
     Raises: ModelError if the endpoint cannot work at all; whatever else the policy raises.
     """
-    if isinstance(policy, Sampler):
+    if is_sampler(policy):
         rollout(policy, _Lazy(tasks), pool, checkpoint=checkpoint, on_episode=lambda episode: on_episode(episode, None))
         return
     asking = _Threads(policy, concurrent) if isinstance(policy, Endpoint) else _Batches(policy)

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaln
-from scipy.stats import beta, norm, t
 
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.statistics import auc, brier, expected_calibration_error
@@ -64,7 +63,7 @@ def clustered_mean(scores: ArrayLike, clusters: Sequence[Hashable], level: float
     if count < 2:
         return Estimate(mean, -math.inf, math.inf, math.inf, n, count, level)
     error = float(np.sqrt(np.sum(sums_C**2) * count / (count - 1)) / n)
-    reach = float(t.ppf((1 + level) / 2, count - 1)) * error
+    reach = float(scipy.stats.t.ppf((1 + level) / 2, count - 1)) * error
     return Estimate(mean, mean - reach, mean + reach, error, n, count, level)
 
 
@@ -97,7 +96,7 @@ def beta_binomial_interval(
     _check_level(level)
     if not 0 <= successes <= n:
         raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
-    posterior = beta(prior[0] + successes, prior[1] + n - successes)
+    posterior = scipy.stats.beta(prior[0] + successes, prior[1] + n - successes)
     low, high = posterior.ppf([(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(posterior.mean()), float(low), float(high), float(posterior.std()), n, n, level)
 
@@ -123,10 +122,10 @@ def clustered_proportion(scores: ArrayLike, clusters: Sequence[Hashable], level:
     correlations_D = (np.arange(40) + 0.5) / 40
     strength_D = 1 / correlations_D - 1
     a_MD, b_MD = np.outer(rates_M, strength_D), np.outer(1 - rates_M, strength_D)
-    prior_MD = betaln(a_MD, b_MD)
+    prior_MD = scipy.special.betaln(a_MD, b_MD)
     log_MD = np.zeros_like(a_MD)
     for (wins, size), count in zip(kinds.T, counts, strict=True):
-        log_MD += count * (betaln(a_MD + wins, b_MD + size - wins) - prior_MD)
+        log_MD += count * (scipy.special.betaln(a_MD + wins, b_MD + size - wins) - prior_MD)
     weight_M = np.exp(log_MD - log_MD.max()).sum(axis=1)
     weight_M /= weight_M.sum()
     mean = float(rates_M @ weight_M)
@@ -255,7 +254,7 @@ def perturbation_drop(
     scale = count / (count - 1) / n**2
     var_o, var_p, cov = (float(x @ y) * scale for x, y in ((sums_o, sums_o), (sums_p, sums_p), (sums_o, sums_p)))
     error = math.sqrt(max(0.0, var_p - 2 * ratio * cov + ratio**2 * var_o)) / o
-    z2 = float(t.ppf((1 + level) / 2, count - 1)) ** 2
+    z2 = float(scipy.stats.t.ppf((1 + level) / 2, count - 1)) ** 2
     # (p - r o)^2 <= z^2 (var_p - 2 r cov + r^2 var_o), a quadratic in r with leading coefficient:
     lead = o**2 - z2 * var_o
     if lead <= 0:
@@ -292,7 +291,8 @@ def public_sealed_gap(
     down = math.sqrt(float(np.sum((mean_p - low_p) ** 2 + (high_s - mean_s) ** 2))) / count
     up = math.sqrt(float(np.sum((high_p - mean_p) ** 2 + (mean_s - low_s) ** 2))) / count
     n = int(n_p.sum() + n_s.sum())
-    return Estimate(gap, gap - down, gap + up, (up + down) / 2 / float(norm.ppf((1 + level) / 2)), n, n, level)
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
+    return Estimate(gap, gap - down, gap + up, (up + down) / 2 / z, n, n, level)
 
 
 def _exact_limits(scores: Sequence[float], level: float) -> tuple[float, float, float, int]:
@@ -301,8 +301,8 @@ def _exact_limits(scores: Sequence[float], level: float) -> tuple[float, float, 
     if n == 0:
         raise ValueError("a family and level without items cannot be compared")
     wins, tail = float(np.sum(scores)), (1 - level) / 2
-    low = float(beta.ppf(tail, wins, n - wins + 1)) if wins > 0 else 0.0
-    high = float(beta.ppf(1 - tail, wins + 1, n - wins)) if wins < n else 1.0
+    low = float(scipy.stats.beta.ppf(tail, wins, n - wins + 1)) if wins > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - tail, wins + 1, n - wins)) if wins < n else 1.0
     return wins / n, low, high, n
 
 

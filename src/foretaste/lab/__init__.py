@@ -26,11 +26,13 @@
         full=Plan(ARMS, seeds=tuple(range(1, 9)), token_budget=200_000, minutes=60),
     )
 
-- `seed`, `token_budget` and `steps` of an arm's config are set by the plan; every arm gets the same budget.
+- `seed`, `token_budget` and `steps` of an arm's config are set by the plan; every arm gets the same budget, unless it
+  is an `Arm` with a `token_budget` of its own, which the page then names.
 - The curve comes from held-out measurements, so set `held_out.every`; they are not counted in the budget.
 - An arm may be a function of the seed (another warm start for each), or an `Arm` whose `work` is any
   `module:function(arguments, context) -> dict` of yours: inference, exams, frozen policies.
-- An effect that is no paired difference of one metric: give the study `effects(results, expectation)`.
+- An effect that is no paired difference of one metric: give the study `effects(results, expectation)`; a table or a
+  chart of its own: `rows(results)`, `picture(results)`.
 - How many seeds an interval needs, and what may be looked at when: the table in `sequences.py`.
 - A study file states its expectation before its first run. Changing it later makes a new registration, and results that
   were there before make its verdict exploratory: choose fresh seeds.

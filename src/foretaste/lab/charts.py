@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#be123c", "#0f766e", "#475569", "#b45309")
 """Distinguishable on white, in print and with the common colour blindnesses, for up to eight series."""
@@ -70,6 +72,31 @@ def line_chart(
                 )
     parts += _legend([one.name for one in kept], TOP + 8)
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A line chart as plain data: a verdict keeps it, so that its page can be drawn again without the runs."""
+
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    log_x: bool = False
+    y_range: tuple[float, float] | None = None
+
+    def draw(self) -> str:
+        """Return an SVG document."""
+        return line_chart(self.series, title=self.title, x=self.x, y=self.y, log_x=self.log_x, y_range=self.y_range)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that `from_json` reads back."""
+        return {**dataclasses.asdict(self), "series": [one._asdict() for one in self.series]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Picture:
+        """Read what `to_json` returned; raises TypeError for anything else."""
+        return cls(**{**values, "series": tuple(Series(**one) for one in values["series"])})
 
 
 class Dot(NamedTuple):

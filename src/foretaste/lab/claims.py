@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.errors import ConfigError, RunError
-from foretaste.lab.charts import Dot, Series, dot_map, line_chart
+from foretaste.lab.charts import Dot, Picture, Series, dot_map, line_chart
 from foretaste.lab.curves import Measured, to_threshold
 from foretaste.lab.study import STUDIES, Study, load
 from foretaste.lab.verdict import Decision, Judged, Verdict, from_json
@@ -112,8 +112,9 @@ def page(verdict: Verdict) -> str:
     if verdict.decision is Decision.EXPLORATORY:
         lines += [f"Exploratory; registered in time it would be **{verdict.would_be}**.", ""]
     lines += [markdown_table([_judged_row(one) for one in verdict.judged]), ""]
-    if any(verdict.curves.values()):
-        lines += [f"![held-out success against sampled tokens]({stem}.svg)", ""]
+    if _drawn(verdict):
+        title = verdict.picture["title"] if verdict.picture else "held-out success against sampled tokens"
+        lines += [f"![{title}]({stem}.svg)", ""]
     lines += [markdown_table(verdict.rows), ""] if verdict.rows else []
     lines += [f"- {fact}" for fact in facts(verdict)]
     lines += ["", "Notes:", "", *[f"- {note}" for note in verdict.notes]] if verdict.notes else []
@@ -127,7 +128,7 @@ def html_page(verdict: Verdict) -> str:
         f'<h1>{html.escape(verdict.study)}: <span class="{colour}">{verdict.decision}</span></h1>',
         f"<p>{html.escape(verdict.claim)}.</p><p>Source: {html.escape(verdict.source)}.</p>",
         html_table([_judged_row(one) for one in verdict.judged]),
-        chart(verdict) if any(verdict.curves.values()) else "",
+        chart(verdict) if _drawn(verdict) else "",
         html_table(verdict.rows),
         "<ul>" + "".join(f"<li>{html.escape(fact)}</li>" for fact in (*facts(verdict), *verdict.notes)) + "</ul>",
     ]
@@ -137,7 +138,9 @@ def html_page(verdict: Verdict) -> str:
 def facts(verdict: Verdict) -> list[str]:
     """Return how the verdict was made, a line each."""
     jobs = f"{verdict.failed} jobs failed, {verdict.unfinished} were not run"
-    budget = f"{verdict.token_budget:,} sampled tokens for every arm and seed"
+    others = [f"{tokens:,} for {arm}" for arm, tokens in verdict.own_budgets.items()]
+    who = f"a seed of every other arm, {', '.join(others)}" if others else "every arm and seed"
+    budget = f"{verdict.token_budget:,} sampled tokens for {who}"
     if verdict.token_budget <= 1:
         budget = "no tokens are sampled for learning"
     return [
@@ -150,7 +153,9 @@ def facts(verdict: Verdict) -> list[str]:
 
 
 def chart(verdict: Verdict) -> str:
-    """Return the learning curves of every arm and seed as SVG, or a map where each arm is a method in a place."""
+    """Return as SVG the study's own picture, a map where each arm is a method in a place, or the learning curves."""
+    if verdict.picture is not None:
+        return Picture.from_json(verdict.picture).draw()
     if all(AT in arm for arm in verdict.curves):
         return _map(verdict)
     series = [
@@ -158,6 +163,10 @@ def chart(verdict: Verdict) -> str:
     ]
     title = f"{verdict.study} ({verdict.mode}): one line a seed"
     return line_chart(series, title=title, x="sampled tokens", y="held-out success", y_range=(0.0, 1.0))
+
+
+def _drawn(verdict: Verdict) -> bool:
+    return verdict.picture is not None or any(verdict.curves.values())
 
 
 def _map(verdict: Verdict) -> str:

@@ -133,12 +133,15 @@ def _loss_report(supervised: dict[str, dict[str, Any]], refits: int) -> Report:
     points = {
         run: LossPoint(float(p["parameters"]), float(p["tokens"]), float(p["loss"])) for run, p in supervised.items()
     }
-    largest_run = max(points, key=lambda run: points[run].parameters * points[run].tokens)
+    compute = {run: point.parameters * point.tokens for run, point in points.items()}
+    largest_run = max(compute, key=lambda run: compute[run])
     largest = points[largest_run]
     notes: list[str] = []
     held_out = None
+    # Runs about as large, of other seeds say, would tell the fit what it is to forecast.
+    smaller = [point for run, point in points.items() if compute[run] < 0.9 * compute[largest_run]]
     try:
-        first = fit_loss([point for run, point in points.items() if run != largest_run], refits=refits)
+        first = fit_loss(smaller, refits=refits)
     except ValueError as error:
         notes.append(f"the forecast could not be checked: {error}")
     else:

@@ -162,6 +162,8 @@ def judge_study(
             ]
             for arm in results.arms
         },
+        own_budgets=plan.own_budgets,
+        picture=study.picture(results).to_json() if study.picture else None,
     )
 
 

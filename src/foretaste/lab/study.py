@@ -17,6 +17,7 @@ from foretaste.errors import ConfigError, unknown
 from foretaste.lab.jobs import TRAIN, Job
 
 if TYPE_CHECKING:
+    from foretaste.lab.charts import Picture
     from foretaste.lab.results import Results
     from foretaste.lab.sequences import Bounds
 
@@ -28,9 +29,14 @@ STUDIES: dict[str, str] = {
     "curriculum": "foretaste.lab.curriculum",
     "drives": "foretaste.lab.drives",
     "think": "foretaste.lab.think",
+    "ping-pong": "foretaste.lab.ping_pong",
     "split-brain": "foretaste.lab.split_brain",
     "student-a-b": "foretaste.lab.student_a_b",
     "reward-hacker": "foretaste.lab.reward_hacker",
+    "forecast": "foretaste.lab.forecast_loss",
+    "forecast-success": "foretaste.lab.forecast_success",
+    "idea-or-scale": "foretaste.lab.idea_or_scale",
+    "bug-or-idea": "foretaste.lab.bug_or_idea",
     "smoke": "foretaste.lab.smoke",
 }
 """Each study's name, and the module with its `STUDY`; modules are imported when they are asked for."""
@@ -85,16 +91,19 @@ class Arm:
     """`module:function` that a worker process calls with (arguments, context); see `jobs.py`."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further plain values for `work`; part of the content that identifies a finished job."""
+    token_budget: int | None = None
+    """Tokens that each of this arm's jobs may sample for learning; None: as many as the plan says."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: every arm with every seed, each with the same budget of sampled tokens."""
+    """What is run: every arm with every seed, each with the same budget of sampled tokens or one of the arm's own."""
 
     arms: Mapping[str, TrainConfig | Callable[[int], TrainConfig] | Arm]
     seeds: tuple[int, ...]
     token_budget: int
-    """Tokens that each job may sample for learning; held-out measurements are not counted."""
+    """Tokens that each job may sample for learning, where its arm names no other number; held-out measurements are
+    not counted."""
     minutes: float
     """Expected minutes on two cores, for the person who waits."""
     max_steps: int = 2000
@@ -107,8 +116,14 @@ class Plan:
     def _job(self, name: str, given: TrainConfig | Callable[[int], TrainConfig] | Arm, seed: int) -> Job:
         arm = given if isinstance(given, Arm) else Arm(given)
         config = arm.config if isinstance(arm.config, TrainConfig) else arm.config(seed)
-        config = dataclasses.replace(config, seed=seed, token_budget=self.token_budget, steps=self.max_steps)
+        budget = arm.token_budget or self.token_budget
+        config = dataclasses.replace(config, seed=seed, token_budget=budget, steps=self.max_steps)
         return Job(name, seed, arm.work, {"config": to_dict(config), "options": arm.options})
+
+    @property
+    def own_budgets(self) -> dict[str, int]:
+        """Return the token budgets of the arms that have one of their own."""
+        return {name: arm.token_budget for name, arm in self.arms.items() if isinstance(arm, Arm) and arm.token_budget}
 
 
 @dataclass(frozen=True)
@@ -128,6 +143,8 @@ class Study:
     """Effect of each seed (or other independent unit), where it is not a paired difference of one metric."""
     rows: Callable[[Results], list[dict[str, Any]]] | None = None
     """The table of the page; without it, one row an arm."""
+    picture: Callable[[Results], Picture] | None = None
+    """The chart of the page; without it, the learning curves of every arm and seed."""
     notes: tuple[str, ...] = ()
     """What a reader must know to interpret the result."""
     internal: bool = False

@@ -94,6 +94,10 @@ class Verdict:
     notes: tuple[str, ...] = ()
     curves: dict[str, list[list[list[float]]]] = dataclasses.field(default_factory=dict)
     """Of each arm, each seed's (tokens, success) points."""
+    own_budgets: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Arms whose jobs could sample another number of tokens than `token_budget`."""
+    picture: dict[str, Any] | None = None
+    """The page's chart where it is not that of the curves: `charts.Picture` as plain values."""
 
     @property
     def headline(self) -> Judged:

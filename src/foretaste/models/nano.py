@@ -49,10 +49,15 @@ SHAPES = {"nano": Shape(128, 320, 3, 4, 2), "nano-xs": Shape(64, 160, 2, 4, 2)}
 
 def policy(seed: int, name: str = "nano") -> Any:
     """Return a fresh float32 decoder of the named shape, drawn from `seed`."""
+    return decoder(seed, SHAPES[name])
+
+
+def decoder(seed: int, shape: Shape) -> Any:
+    """Return a fresh float32 decoder of any shape, drawn from `seed`: laws of scale need sizes without a name."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    words, shape = tokenizer(), SHAPES[name]
+    words = tokenizer()
     config = LlamaConfig(
         vocab_size=len(words),
         hidden_size=shape.width,

@@ -7,21 +7,24 @@ Next: `player.py` for one episode, `batch.py` for what training makes of the res
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import gymnasium
 
 from foretaste.config import EnvConfig
 from foretaste.envs.registry import make
 from foretaste.envs.reworded import in_registers
-from foretaste.models.sampler import Next, Sampler
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
 from foretaste.rl.gate import Gate
 from foretaste.rl.player import Player, prompt_messages
 from foretaste.rl.tasks import Task
+
+if TYPE_CHECKING:
+    from foretaste.models.sampler import Next, Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,15 @@ class EnvPool:
             self._free.append(player.env)
 
 
+def is_sampler(policy: Policy) -> TypeGuard[Sampler]:
+    """Return whether a policy samples from a model of this process.
+
+    Whoever has a `Sampler` has imported its module, and torch with it; an endpoint or an oracle waits for neither.
+    """
+    module = sys.modules.get("foretaste.models.sampler")
+    return module is not None and isinstance(policy, module.Sampler)
+
+
 def rollout(
     policy: Policy,
     tasks: Sequence[Task],
@@ -103,9 +115,7 @@ def rollout(
     which would bias training and is for use alone (both: samplers only). `on_episode` is called as each ends.
     """
     started = time.perf_counter()
-    play = (
-        _Streamed(policy, tasks, pool, gate, give_up, checkpoint, on_episode) if isinstance(policy, Sampler) else None
-    )
+    play = _Streamed(policy, tasks, pool, gate, give_up, checkpoint, on_episode) if is_sampler(policy) else None
     if play is not None:
         play.run()
         players = play.players
@@ -164,6 +174,8 @@ class _Streamed:
             yield conversation
 
     def _on_action(self, conversation: Conversation, action: Action) -> Next | None:
+        from foretaste.models.sampler import Next
+
         player = self.players[int(conversation.key)]
         observation = player.answer(action)
         if observation is None:
