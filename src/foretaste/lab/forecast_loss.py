@@ -273,7 +273,7 @@ STUDY = Study(
         Expectation("inside", LAW, None, size=0.8, center="bounded", bounds=(0.0, 1.0), required=False),
     ),
     quick=_plan(WIDTHS, (96, 192, 384), (1, 2), 3),
-    full=_plan(WIDTHS, (384, 768, 1536, 3072), (1, 2, 3, 4, 5, 6), 15),
+    full=_plan(WIDTHS, (384, 768, 1536, 3072), (1, 2, 3, 4, 5), 12),
     effects=effects,
     rows=rows,
     picture=picture,

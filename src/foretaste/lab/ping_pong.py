@@ -153,7 +153,7 @@ STUDY = Study(
         Expectation("checks_fixed", TRAINED, UNTRAINED, size=0.0, required=False),
     ),
     quick=_plan((1, 2), 12_000, 150, 4),
-    full=_plan((1, 2, 3, 4, 5, 6, 7, 8), 60_000, 300, 15),
+    full=_plan((1, 2, 3, 4, 5, 6), 60_000, 300, 15),
     rows=means,
     notes=(
         "Both arms begin with the same imitation of 1,024 repairs; the untrained one goes no further. The programs "
