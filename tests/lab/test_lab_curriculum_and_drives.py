@@ -128,9 +128,6 @@ def test_an_ablation_takes_out_one_drive():
     assert {one["environment"] for one in drives.rows(areas(ARMS))} == set(drives.PLACES)
 
 
-def test_a_job_of_drives_has_the_budget_of_its_environment(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(drives, "train_arm", lambda arguments, context: seen.append(arguments["config"]) or {})
-    for job in drives.STUDY.full.jobs()[:10]:
-        drives.work(job.arguments, Context(tmp_path, lambda share, words: None))
-        assert seen[-1]["token_budget"] == drives.PLACES[job.arm.split(" @ ")[1]].budget
+def test_a_job_of_drives_has_the_budget_of_its_environment():
+    for job in drives.STUDY.full.jobs():
+        assert job.arguments["config"]["token_budget"] == drives.PLACES[job.arm.split(" @ ")[1]].budget

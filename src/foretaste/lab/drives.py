@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from foretaste.config import DrivesConfig, HeldOutConfig, ImitateConfig, TrainConfig
 from foretaste.lab.credit_map import FRESH_TABLES
-from foretaste.lab.jobs import Context, train_arm
 from foretaste.lab.methods import NEW, base
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
@@ -71,17 +70,11 @@ def config(drives: DrivesConfig, place: str, seed: int) -> TrainConfig:
     )
 
 
-def work(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Train an arm with the token budget of its place."""
-    budget = arguments["options"]["token_budget"]
-    return train_arm({**arguments, "config": {**arguments["config"], "token_budget": budget}}, context)
-
-
 def _arm(drives: DrivesConfig, place: str, budget: int) -> Arm:
     def made(seed: int) -> TrainConfig:
         return config(drives, place, seed)
 
-    return Arm(made, work=f"{__name__}:work", options={"token_budget": budget})
+    return Arm(made, token_budget=budget)
 
 
 def arm(what: str, place: str) -> str:
