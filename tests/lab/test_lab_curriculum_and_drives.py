@@ -10,6 +10,7 @@ from foretaste.envs.base import demonstrate
 from foretaste.envs.registry import make
 from foretaste.lab import curriculum, drives
 from foretaste.lab.jobs import Context
+from foretaste.lab.places import PLACES
 from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import load
 from foretaste.lab.verdict import Decision, judge
@@ -94,7 +95,7 @@ def areas(values):
     )
 
 
-ARMS = {f"{what} @ {place}": 0.3 for place in drives.PLACES for what in ("drives", "no drives")}
+ARMS = {f"{what} @ {place}": 0.3 for place in PLACES for what in ("drives", "no drives")}
 HEADLINE, *ABLATIONS = load("drives").expectations
 
 
@@ -125,9 +126,9 @@ def test_an_ablation_takes_out_one_drive():
         left = from_dict(TrainConfig, job.arguments["config"]).drives
         assert getattr(left, drive) == 0.0
         assert dataclasses.replace(left, **{drive: drives.WEIGHT}) == drives.DRIVEN
-    assert {one["environment"] for one in drives.rows(areas(ARMS))} == set(drives.PLACES)
+    assert {one["environment"] for one in drives.rows(areas(ARMS))} == set(PLACES)
 
 
 def test_a_job_of_drives_has_the_budget_of_its_environment():
     for job in drives.STUDY.full.jobs():
-        assert job.arguments["config"]["token_budget"] == drives.PLACES[job.arm.split(" @ ")[1]].budget
+        assert job.arguments["config"]["token_budget"] == PLACES[job.arm.split(" @ ")[1]].budget

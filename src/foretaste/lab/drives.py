@@ -6,11 +6,10 @@ One setting for all environments, chosen before anything was run: every drive we
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
-from foretaste.config import DrivesConfig, HeldOutConfig, ImitateConfig, TrainConfig
-from foretaste.lab.credit_map import FRESH_TABLES
-from foretaste.lab.methods import NEW, base
+from foretaste.config import DrivesConfig, TrainConfig
+from foretaste.lab.places import PLACES, place_base
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
@@ -20,23 +19,6 @@ DRIVEN = DrivesConfig(**{drive.name: WEIGHT for drive in dataclasses.fields(Driv
 """The one setting: each drive can move V + Phi by a tenth of a success, half of that 20 steps later."""
 
 
-class Place(NamedTuple):
-    """An environment, its warm start, and how many tokens an arm may sample there."""
-
-    max_new_tokens: int
-    demonstrations: int
-    budget: int
-    every: int = 4
-    """Steps between points of the curve."""
-
-
-PLACES = {
-    "maze": Place(8, 128, 10_000, every=2),
-    "repair": Place(24, 384, 8_000, every=2),
-    "guess": Place(8, 256, 5_000),
-    "lock": Place(4, 128, 12_000),
-}
-LOCK = "lock?horizon=4&choices=2&critical=2&cues=2&visibility=at+once&terse=true&table="
 ABLATED = {
     "repetition": "maze",
     "novelty": "guess",
@@ -50,24 +32,9 @@ the one that measures harm, is out of reach of a decoder that learns in seconds.
 
 def config(drives: DrivesConfig, place: str, seed: int) -> TrainConfig:
     """Return a run; arms of a place differ in their drives alone."""
-    there = PLACES[place]
-    if place == "lock":  # a fresh table for every seed; a teacher who knows the rules would leave nothing to learn
-        made = base(f"{LOCK}{FRESH_TABLES + seed}", instructions=False)
-    else:
-        warm = ImitateConfig(episodes=there.demonstrations, passes=4, learning_rate=2e-3)
-        made = base(place, warm=warm, max_new_tokens=there.max_new_tokens, instructions=False)
-    return dataclasses.replace(
-        made,
-        algorithm=dataclasses.replace(
-            made.algorithm,
-            adapt_lambda=True,
-            head_learning_rate=1e-2,
-            value_pretraining_episodes=NEW,
-            value_pretraining_passes=2,
-        ),
-        drives=drives,
-        held_out=HeldOutConfig(items=64, every=there.every, curve_items=48, enough=0.9),
-    )
+    made = place_base(place, seed)
+    algorithm = dataclasses.replace(made.algorithm, adapt_lambda=True, head_learning_rate=1e-2)
+    return dataclasses.replace(made, algorithm=algorithm, drives=drives)
 
 
 def _arm(drives: DrivesConfig, place: str, budget: int) -> Arm:

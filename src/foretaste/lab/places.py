@@ -1,0 +1,47 @@
+"""Environments in which a tiny decoder learns something within seconds: where studies compare methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from foretaste.config import HeldOutConfig, ImitateConfig, TrainConfig
+from foretaste.lab.credit_map import FRESH_TABLES
+from foretaste.lab.methods import NEW, base
+
+LOCK = "lock?horizon=4&choices=2&critical=2&cues=2&visibility=at+once&terse=true&table="
+
+
+class Place(NamedTuple):
+    """An environment, its warm start, and how many tokens an arm may sample there."""
+
+    max_new_tokens: int
+    demonstrations: int
+    budget: int
+    every: int = 4
+    """Steps between points of the curve."""
+
+
+PLACES = {
+    "maze": Place(8, 128, 10_000, every=2),
+    "repair": Place(24, 384, 8_000, every=2),
+    "guess": Place(8, 256, 5_000),
+    "lock": Place(4, 128, 12_000),
+}
+"""`desk` is not among them: it is out of reach of a decoder that learns in seconds."""
+
+
+def place_base(place: str, seed: int) -> TrainConfig:
+    """Return what all arms of a place share."""
+    there = PLACES[place]
+    if place == "lock":  # a fresh table for every seed; a teacher who knows the rules would leave nothing to learn
+        made = base(f"{LOCK}{FRESH_TABLES + seed}", instructions=False)
+    else:
+        warm = ImitateConfig(episodes=there.demonstrations, passes=4, learning_rate=2e-3)
+        made = base(place, warm=warm, max_new_tokens=there.max_new_tokens, instructions=False)
+    start = {"value_pretraining_episodes": NEW, "value_pretraining_passes": 2}
+    return dataclasses.replace(
+        made,
+        algorithm=dataclasses.replace(made.algorithm, **start),
+        held_out=HeldOutConfig(items=64, every=there.every, curve_items=48, enough=0.9),
+    )
