@@ -277,7 +277,7 @@ def test_unknown_studies_and_arms_are_named() -> None:
         check_study(wrong)
 
 
-def test_every_study_gives_all_arms_the_same_budget_and_can_be_registered(tmp_path: Path) -> None:
+def test_every_study_gives_its_arms_their_budget_and_can_be_registered(tmp_path: Path) -> None:
     from foretaste.checks import check
     from foretaste.config import from_dict
     from foretaste.lab.study import STUDIES
@@ -287,8 +287,9 @@ def test_every_study_gives_all_arms_the_same_budget_and_can_be_registered(tmp_pa
             loaded = load(name)
             for mode in ("quick", "full"):
                 plan = loaded.plan(mode)
-                configs = [from_dict(TrainConfig, job.arguments["config"]) for job in plan.jobs()]
-                assert {check(config).token_budget for config in configs} == {plan.token_budget}
+                configs = [(job.arm, from_dict(TrainConfig, job.arguments["config"])) for job in plan.jobs()]
+                budgets = {arm: check(config).token_budget for arm, config in configs}
+                assert budgets == dict.fromkeys(plan.arms, plan.token_budget) | plan.own_budgets
                 assert register(ledger, loaded, mode).new
 
 
