@@ -182,6 +182,11 @@ def test_where_nothing_has_grown_the_last_point_is_the_forecast() -> None:
     assert found is not None
     assert (found.forecast, found.value, found.inside) == (None, 0.25, False)
     assert forecast_success.checked([Measured(0, 0, 0.2, 64), Measured(5_000, 1, 0.5, 64)], 0.5) is None
+    late = [*flat[:30], *(point._replace(success=0.9) for point in flat[30:])]  # learned at 15,000 of 50,000 tokens
+    assert forecast_success.checked(late, 0.9) == found
+    half = forecast_success.checked(late, 0.9, 0.5)
+    assert half is not None
+    assert half.value == pytest.approx(0.9, abs=0.1)
     row = forecast_success.rows(
         Results([Outcome("value", 1, {"curve": [list(p) for p in flat], "success_after": 0.9})])
     )

@@ -28,6 +28,8 @@ CELL = Cell(2, "at once", 10)
 ARM = "value"
 SHARE = 0.1
 """Of a run's tokens, from which its end is forecast."""
+LATER = {"error from a quarter": 0.25, "error from a half": 0.5}
+"""Metrics of the same forecast made later, to show when it becomes possible."""
 LAW, AS_BEFORE = "R(C)", "no change"
 REFITS = 200
 
@@ -54,9 +56,9 @@ class Checked(NamedTuple):
         return self.forecast is not None and self.forecast.low <= self.end <= self.forecast.high
 
 
-def checked(curve: Sequence[Measured], end: float) -> Checked | None:
-    """Forecast the end of a learning curve from its first tenth; None for a curve that has no point there."""
-    limit = SHARE * curve[-1].tokens
+def checked(curve: Sequence[Measured], end: float, share: float = SHARE) -> Checked | None:
+    """Forecast the end of a learning curve from its first part; None for a curve that has no point there."""
+    limit = share * curve[-1].tokens
     seen = [point for point in curve if 0 < point.tokens <= limit]
     if not seen:
         return None
@@ -74,12 +76,12 @@ def _fit(seen: tuple[Measured, ...], start: float) -> Fit | None:
         return None
 
 
-def forecasts(results: Results) -> dict[int, Checked]:
-    """Return every seed's forecast and end."""
+def forecasts(results: Results, share: float = SHARE) -> dict[int, Checked]:
+    """Return every seed's forecast from a share of its tokens, and its end."""
     found = {}
     for seed in results.seeds:
         result, curve = results.result(ARM, seed), results.curve(ARM, seed)
-        one = checked(curve, float(result["success_after"])) if result and curve else None
+        one = checked(curve, float(result["success_after"]), share) if result and curve else None
         if one is not None:
             found[seed] = one
     return found
@@ -88,7 +90,7 @@ def forecasts(results: Results) -> dict[int, Checked]:
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     """Return each seed's error of the law, of it less that of "no change", or whether the end lay in the interval."""
     found = {}
-    for seed, one in forecasts(results).items():
+    for seed, one in forecasts(results, LATER.get(expectation.metric, SHARE)).items():
         error = abs(one.value - one.end)
         if expectation.metric == "inside":
             error = float(one.inside)
@@ -100,6 +102,7 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
 
 def rows(results: Results) -> list[dict[str, Any]]:
     """Return one row a seed: what was forecast, and what came."""
+    later = {name: forecasts(results, share) for name, share in LATER.items()}
     return [
         {
             "seed": seed,
@@ -111,6 +114,7 @@ def rows(results: Results) -> list[dict[str, Any]]:
             "end": one.end,
             "error": abs(one.value - one.end),
             "inside": "yes" if one.inside else "no",
+            **{name: abs(found[seed].value - one.end) for name, found in later.items() if seed in found},
         }
         for seed, one in forecasts(results).items()
     ]
@@ -153,6 +157,7 @@ STUDY = Study(
         Expectation("error", LAW, None, size=0.10, direction="at_most"),
         Expectation("error", LAW, AS_BEFORE, size=0.0, direction="at_most"),
         Expectation("inside", LAW, None, size=0.8, center="bounded", bounds=(0.0, 1.0), required=False),
+        *(Expectation(name, LAW, None, size=0.10, direction="at_most", required=False) for name in LATER),
     ),
     quick=_plan((1, 2), 20_000, 5),
     full=_plan((1, 2, 3, 4, 5, 6, 7, 8), 60_000, 15),

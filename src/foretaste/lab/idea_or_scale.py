@@ -76,7 +76,7 @@ STUDY = Study(
     source="scale bought progress for years; is more of it scaling, or a waste of compute where an idea is missing?",
     expectations=tuple(Expectation("success_after", IDEA, scaled, size=-WITHIN) for scaled in SCALED),
     quick=_plan(CELLS[:1], (1, 2), 4_000, 5),
-    full=_plan(CELLS, (1, 2, 3, 4, 5, 6), 16_000, 30),
+    full=_plan(CELLS, (1, 2, 3, 4, 5, 6), 16_000, 40),
     effects=effects,
     rows=rows,
     notes=(
