@@ -40,9 +40,9 @@ PLACES = {
 LOCK = "lock?horizon=4&choices=2&critical=2&cues=2&visibility=at+once&terse=true&table="
 ABLATED = {
     "repetition": "maze",
-    "novelty": "guess",
+    "novelty": "lock",
     "checks": "repair",
-    "displeasure": "guess",
+    "displeasure": "repair",
     "surprise": "lock",
 }
 """Each drive, and the environment in which it has most to say: taken out alone, there. Permission has none: `desk`,
