@@ -115,7 +115,7 @@ def test_a_drive_is_judged_where_it_was_taken_out():
     results = areas({**ARMS, "drives @ repair": 0.5, "without checks @ repair": 0.3})
     found = drives.effects(results, by_text["without checks @ repair"])
     assert found[1].low == pytest.approx(0.201)
-    assert drives.effects(results, by_text["without novelty @ guess"]) == {}
+    assert drives.effects(results, by_text["without novelty @ lock"]) == {}
     assert {one.baseline.split(" @ ")[0].removeprefix("without ") for one in ABLATIONS} == set(drives.ABLATED)
 
 

@@ -21,9 +21,9 @@ DRIVEN = DrivesConfig(**{drive.name: WEIGHT for drive in dataclasses.fields(Driv
 
 ABLATED = {
     "repetition": "maze",
-    "novelty": "guess",
+    "novelty": "lock",
     "checks": "repair",
-    "displeasure": "guess",
+    "displeasure": "repair",
     "surprise": "lock",
 }
 """Each drive, and the environment in which it has most to say: taken out alone, there. Permission has none: `desk`,
