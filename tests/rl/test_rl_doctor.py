@@ -182,16 +182,18 @@ def test_the_users_own_environment_is_checked_too():
     assert len(found) > 4
 
 
-def test_a_learning_rate_for_long_runs_is_no_bug(monkeypatch):
+@pytest.mark.parametrize(("rate", "retried"), [(3e-5, doctor.FAST_RATE), (5e-3, 5e-3)])
+def test_a_small_learning_rate_or_a_slow_learner_is_no_bug(monkeypatch, rate, retried):
     tried = []
 
-    def trained(config, kind):
-        tried.append(config.algorithm.learning_rate)
-        return (0.9, "fast") if config.algorithm.learning_rate >= doctor.FAST_RATE else (0.5, "slow")
+    def trained(config, kind, steps):
+        tried.append((config.algorithm.learning_rate, steps))
+        return (0.9, "there") if len(tried) == 2 else (0.5, "slow")
 
     monkeypatch.setattr(doctor, "_train", trained)
-    slow = dataclasses.replace(SETTINGS, algorithm=AlgorithmConfig(learning_rate=3e-5))
-    finding = doctor._learns(slow, OneChoice, "x")
+    finding = doctor._learns(
+        dataclasses.replace(SETTINGS, algorithm=AlgorithmConfig(learning_rate=rate)), OneChoice, "x"
+    )
     assert finding.sound
-    assert "at yours, 3e-05: slow" in finding.text
-    assert tried == [3e-5, doctor.FAST_RATE]
+    assert f"at yours, {rate:g}: slow" in finding.text
+    assert tried == [(rate, doctor.STEPS), (retried, doctor.PATIENT_STEPS)]

@@ -42,7 +42,8 @@ LEARNING: tuple[tuple[type[Probe], str], ...] = (
 )
 """Probes that a policy must learn, and what is likely at fault where it does not."""
 
-STEPS, EPISODES = 12, 32
+STEPS, PATIENT_STEPS, EPISODES = 12, 40, 32
+"""Steps of a first try at a learning probe, those of a second one, and the episodes of a step."""
 FAST_RATE = 2e-3
 """Learning rate at which a small model must learn a probe within those steps."""
 LARGE = 20_000_000
@@ -122,25 +123,27 @@ def _exact(config: TrainConfig) -> Iterator[Finding]:
 def _learns(config: TrainConfig, kind: type[Probe], suspect: str) -> Finding:
     """Train shortly on a probe and say whether the policy got there.
 
-    A learning rate meant for long runs may be too small for so few steps; that is no fault of the machinery, so a
-    probe that is not learned is tried once more at a high one.
+    A learning rate meant for long runs may be too small for so few steps, and the smallest decoders need more of them;
+    neither is a fault of the machinery, so a probe that is not learned is tried once more, longer and at a high rate.
     """
     name = f"learns {kind.name.removeprefix('probe-')}"
-    reached, text = _train(config, kind)
+    reached, text = _train(config, kind, STEPS)
     rate = config.algorithm.learning_rate
-    if reached < LEARNED and rate < FAST_RATE:
-        fast = dataclasses.replace(config.algorithm, learning_rate=FAST_RATE, critic_learning_rate=2 * FAST_RATE)
-        reached, again = _train(dataclasses.replace(config, algorithm=fast), kind)
-        text = f"{again}, at learning rate {FAST_RATE:g}; at yours, {rate:g}: {text}"
+    if reached < LEARNED:
+        fast = max(rate, FAST_RATE)
+        critic = max(config.algorithm.critic_learning_rate, 2 * FAST_RATE)
+        algorithm = dataclasses.replace(config.algorithm, learning_rate=fast, critic_learning_rate=critic)
+        reached, again = _train(dataclasses.replace(config, algorithm=algorithm), kind, PATIENT_STEPS)
+        text = f"{again}, at learning rate {fast:g}; before, at yours, {rate:g}: {text}"
     return Finding(name, reached >= LEARNED, text, suspect)
 
 
-def _train(config: TrainConfig, kind: type[Probe]) -> tuple[float, str]:
-    """Return the success that a few steps reach, and the figures in words."""
+def _train(config: TrainConfig, kind: type[Probe], steps: int) -> tuple[float, str]:
+    """Return the success that so many steps reach, and the figures in words."""
     bench = Bench(probe_config(config, kind), kind)
     bench.warm_up()
     started, success = time.perf_counter(), []
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         played = bench.play(step)
         success.append(float(np.mean([episode.success or 0.0 for episode in played.episodes])))
         if len(success) >= 3 and np.mean(success[-3:]) >= LEARNED:
