@@ -104,7 +104,10 @@ def _processor() -> str:
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel: tensors become pointers, ints int64, floats float; `like` has the type it is compiled for."""
+    """Call a kernel: tensors and structures become pointers, ints int64, floats float.
+
+    `like` has the type of numbers that it is compiled for.
+    """
     loaded = library(like.dtype)
     assert loaded is not None
     getattr(loaded, name)(*map(_argument, arguments))
@@ -113,6 +116,8 @@ def call(name: str, like: Tensor, *arguments: Any) -> None:
 def _argument(value: Any) -> Any:
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, ctypes.Structure):
+        return ctypes.byref(value)
     return ctypes.c_float(value) if isinstance(value, float) else value if value is None else ctypes.c_int64(value)
 
 
