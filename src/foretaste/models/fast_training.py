@@ -1,12 +1,13 @@
 """The quick training path, for decoders of the Llama, Mistral, Qwen2 and Qwen3 shape on a CPU.
 
 Same numbers and gradients as transformers' own forward up to rounding, in a fraction of the time. Hidden states
-are feature-major (H x M): the shared prefix's P columns, then B sequences of S columns each. In that layout every
-matrix product of the forward and backward pass has its operands as the matrix unit wants them (a transposed left
-operand, as in a weight's gradient, costs up to four times as much), and the element-wise passes between them are
-single loops over columns (`kernels.py`). One layer is in `fast_training_layer.py`.
+are feature-major (H x M): the shared prefix's P columns, then B sequences of S columns each, then columns of no
+meaning up to a multiple of 32, without which products are slower. In that layout every matrix product of the forward
+and backward pass has its operands as the matrix unit wants them (a transposed left operand, as in a weight's gradient,
+costs up to four times as much), and the element-wise passes between them are single loops over columns (`kernels.py`).
+One layer is in `fast_training_layer.py`.
 
-Shape letters: B sequences, P prefix tokens, S suffix tokens, M = P + B S columns, H hidden size, N action tokens.
+Shape letters: B sequences, P prefix tokens, S suffix tokens, M >= P + B S columns, H hidden size, N action tokens.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from foretaste.models.actor_critic import ActorCritic
     from foretaste.models.trunk import Packed
 
+COLUMNS = 32
+"""The number of columns is a multiple of it."""
 SCORE_BYTES = 1 << 27
 """Full-vocabulary logits that exist at the same time."""
 
@@ -86,7 +89,8 @@ def score(model: ActorCritic, hidden_NH: Tensor, targets_N: Tensor, temperature:
 def _layout(model: ActorCritic, packed: Packed) -> tuple[Layout, Tensor]:
     """Return the layout of a pass and its tokens, column by column."""
     (batch, width), shared = packed.suffix_BS.shape, packed.prefix_1P.shape[1]
-    positions = torch.cat([torch.arange(shared), torch.arange(shared, shared + width).repeat(batch)])
+    padding = torch.zeros(-(shared + batch * width) % COLUMNS, dtype=torch.long)
+    positions = torch.cat([torch.arange(shared), torch.arange(shared, shared + width).repeat(batch), padding])
     config: Any = model.decoder.config
     like = model.decoder.norm.weight.detach()
     cos, sin = model.decoder.rotary_emb(like, positions[None])
@@ -94,13 +98,14 @@ def _layout(model: ActorCritic, packed: Packed) -> tuple[Layout, Tensor]:
     layout = Layout(
         shared,
         batch,
+        width,
         config.num_attention_heads,
         config.num_key_value_heads,
         cos[0, :, :half].t().contiguous(),
         sin[0, :, :half].t().contiguous(),
         config.rms_norm_eps,
     )
-    return layout, torch.cat([packed.prefix_1P[0], packed.suffix_BS.flatten()])
+    return layout, torch.cat([packed.prefix_1P[0], packed.suffix_BS.flatten(), padding])
 
 
 def _columns(packed: Packed) -> Tensor:

@@ -24,12 +24,19 @@ class Layout(NamedTuple):
 
     prefix: int
     sequences: int
+    width: int
+    """Columns of a sequence."""
     heads: int
     key_heads: int
     cos: Tensor
     sin: Tensor
     """D/2 x M."""
     epsilon: float
+
+    @property
+    def end(self) -> int:
+        """The first column that belongs to no sequence."""
+        return self.prefix + self.sequences * self.width
 
 
 def dense(layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -178,7 +185,7 @@ def _back_all(matrices: Sequence[Tensor], gradient: Tensor) -> Tensor:
 def _blocks(qkv: Tensor, layout: Layout) -> tuple[Block, Block | None]:
     """Return views of the sequences' and of the prefix's queries, keys and values."""
     parts = qkv.split([layout.heads, layout.key_heads, layout.key_heads])
-    queries, keys, values = (part[:, :, layout.prefix :] for part in parts)
+    queries, keys, values = (part[:, :, layout.prefix : layout.end] for part in parts)
     suffix = Block(queries, keys, values, layout.sequences)
     if not layout.prefix:
         return suffix, None
@@ -188,17 +195,19 @@ def _blocks(qkv: Tensor, layout: Layout) -> tuple[Block, Block | None]:
 
 def _attention(qkv: Tensor, layout: Layout, out: Tensor) -> list[Tensor]:
     suffix, prefix = _blocks(qkv, layout)
-    lse = [attend(suffix, prefix, out[:, :, layout.prefix :])]
+    out[:, :, layout.end :] = 0
+    lse = [attend(suffix, prefix, out[:, :, layout.prefix : layout.end])]
     return lse if prefix is None else [*lse, attend(prefix, None, out[:, :, : layout.prefix])]
 
 
 def _attention_backward(saved: _Saved, layout: Layout, dout: Tensor) -> Tensor:
     dqkv = torch.empty_like(saved.qkv)
+    dqkv[:, :, layout.end :] = 0
     (suffix, prefix), (dsuffix, dprefix) = _blocks(saved.qkv, layout), _blocks(dqkv, layout)
-    at = layout.prefix
+    at, end = layout.prefix, layout.end
     if prefix is not None and dprefix is not None:
         attend_backward(prefix, None, saved.out[:, :, :at], saved.lse[1], dout[:, :, :at], dprefix, None)
-    attend_backward(suffix, prefix, saved.out[:, :, at:], saved.lse[0], dout[:, :, at:], dsuffix, dprefix)
+    attend_backward(suffix, prefix, saved.out[:, :, at:end], saved.lse[0], dout[:, :, at:end], dsuffix, dprefix)
     return dqkv
 
 
