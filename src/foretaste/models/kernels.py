@@ -182,6 +182,18 @@ def join(far: Tensor | None, near: Tensor, inverse: Tensor | None, out: Tensor) 
     call("join", near, far, near, inverse, out, out.stride(1), heads, size, batch, width)
 
 
+def part(x: Tensor, sequences: int, *, group: int = 1, turned: bool = False) -> Tensor:
+    """Return the sequences of some columns apart, each head `group` times, their two sides exchanged if `turned`.
+
+    Shapes: heads D BS (rows may be apart) -> heads * group B D S, or heads * group B S D.
+    """
+    heads, size, columns = x.shape
+    width = columns // sequences
+    out = x.new_empty(heads * group, sequences, *((width, size) if turned else (size, width)))
+    call("part", x, x, x.stride(1), out, int(turned), heads, group, size, sequences, width)
+    return out
+
+
 def row_dot(gradient: Tensor, out: Tensor) -> Tensor:
     """Return the sum over D of their product. Shapes: heads D M twice (equal strides) -> heads M."""
     heads, size, columns = out.shape
