@@ -31,7 +31,15 @@ class Block(NamedTuple):
         return kernels.part(x, self.sequences, group=group, turned=turned)
 
 
-def attend(block: Block, prefix: Block | None, out: Tensor) -> Tensor:
+class Prefix(NamedTuple):
+    """Keys and values that all sequences of a block see."""
+
+    keys: Tensor
+    """key heads x D x P."""
+    values: Tensor
+
+
+def attend(block: Block, prefix: Prefix | None, out: Tensor) -> Tensor:
     """Write the attention of a block's columns to `out` (heads D columns); return the log-sum-exps."""
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5
@@ -44,15 +52,12 @@ def attend(block: Block, prefix: Block | None, out: Tensor) -> Tensor:
 
 
 def attend_backward(
-    block: Block,
-    prefix: Block | None,
-    out: Tensor,
-    lse: Tensor,
-    gradient: Tensor,
-    into: Block,
-    into_prefix: Block | None,
-) -> None:
-    """Write the gradients of queries, keys and values to `into`, and add those of the prefix's to `into_prefix`."""
+    block: Block, prefix: Prefix | None, out: Tensor, lse: Tensor, gradient: Tensor, into: Block
+) -> Tensor | None:
+    """Write the gradients of queries, keys and values to `into`; return those of the prefix's keys and values.
+
+    Shapes: 2 key heads x D x P.
+    """
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5
     delta = kernels.row_dot(gradient, out)
@@ -69,12 +74,13 @@ def attend_backward(
     queries_own = block.own(block.queries)
     kernels.join(None, _sum(torch.matmul(queries_own, dnear.transpose(-1, -2)), group), None, into.keys)
     kernels.join(None, _sum(torch.matmul(gradient_own, near.transpose(-1, -2)), group), None, into.values)
-    if prefix is not None and into_prefix is not None:
-        into_prefix.keys.add_(_sum(torch.bmm(block.queries, dfar.transpose(1, 2)), group))
-        into_prefix.values.add_(_sum(torch.bmm(gradient, far.transpose(1, 2)), group))
+    if prefix is None:
+        return None
+    keys = _sum(torch.bmm(block.queries, dfar.transpose(1, 2)), group)
+    return torch.cat([keys, _sum(torch.bmm(gradient, far.transpose(1, 2)), group)])
 
 
-def _scores(block: Block, prefix: Block | None, group: int) -> tuple[Tensor, Tensor]:
+def _scores(block: Block, prefix: Prefix | None, group: int) -> tuple[Tensor, Tensor]:
     """Return raw scores, keys before queries: against the prefix heads P BS, and against their own heads B S S."""
     near = torch.matmul(block.own(block.keys, group=group, turned=True), block.own(block.queries))
     if prefix is None:
