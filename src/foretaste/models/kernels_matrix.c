@@ -59,7 +59,7 @@ static void meet(Team *team) {
         return;
     }
     for (int tries = 0; atomic_load_explicit(&team->phase, memory_order_acquire) == phase; tries++) {
-        if (tries < 20000) _mm_pause();
+        if (tries < 2000) _mm_pause();
         else sched_yield();
     }
 }
