@@ -52,13 +52,11 @@ class _Pass(ctypes.Structure):
 class Panels:
     """Weights of linear layers of the same input, as the right operand of a product."""
 
-    def __init__(self, layers: Sequence[Any], *, by_turns: bool = False) -> None:
-        """`by_turns`: two layers, 16 outputs of each in a panel; else one below the other."""
-        dense = [merged(layer) for layer in layers]
-        inputs = dense[0][0].shape[1]
-        self._outputs = [len(weight) for weight, _ in dense]
+    def __init__(self, layers: Sequence[Any], room: Tensor, *, by_turns: bool = False) -> None:
+        """Lie in `room`. `by_turns`: two layers, 16 outputs of each in a panel; else one below the other."""
+        self._outputs = [layer.out_features for layer in layers]
         self._by_turns = by_turns
-        self.weight = dense[0][0].new_empty(sum(self._outputs), inputs)
+        self.weight = room.view(sum(self._outputs), layers[0].in_features)
         self.bias: Tensor | None = None
         self.refresh(layers)
 
@@ -92,20 +90,16 @@ class UnitLayers:
     def refresh(self, model: ActorCritic) -> None:
         """See `Layers`."""
         layers = [layer for decoder in (model.decoder, model.critic.decoder) for layer in decoder_layers(decoder)]
-        head = [model.language_model.get_output_embeddings()]
+        linears = [*(_linears(layer) for layer in layers), {"head": [model.language_model.get_output_embeddings()]}]
         if self._panels:
-            for layer, panels in zip(layers, self._panels, strict=True):
-                for name, linears in _linears(layer).items():
-                    panels[name].refresh(linears)
-            self._head.refresh(head)
+            for group, panels in zip(linears, self._panels, strict=True):
+                for name, members in group.items():
+                    panels[name].refresh(members)
         else:
-            self._panels = [
-                {name: Panels(linears, by_turns=name == "gate_up") for name, linears in _linears(layer).items()}
-                for layer in layers
-            ]
-            self._head = Panels(head)
+            self._panels = _panels(linears, model.decoder.get_input_embeddings().weight)
+        self._head = self._panels[-1]["head"]
         self._norm = model.decoder.norm.weight.detach()
-        rows = [_pointers(layer, panels) for layer, panels in zip(layers, self._panels, strict=True)]
+        rows = [_pointers(layer, panels) for layer, panels in zip(layers, self._panels[:-1], strict=True)]
         self._table = torch.tensor(rows, dtype=torch.long)
 
     def run(self, numbers: range, x: Tensor, plan: Pass, cache: Cache, *, last_only: bool = False) -> Tensor:
@@ -143,6 +137,16 @@ def _linears(layer: Any) -> dict[str, list[Any]]:
         "gate_up": [mlp.gate_proj, mlp.up_proj],
         "down": [mlp.down_proj],
     }
+
+
+def _panels(linears: Sequence[dict[str, list[Any]]], like: Tensor) -> list[dict[str, Panels]]:
+    """Lay out all weights in one piece of memory: the system gives big ones big pages, which are read faster."""
+    sizes = [sum(one.in_features * one.out_features for one in found) for group in linears for found in group.values()]
+    room = iter(like.new_empty(sum(sizes)).split(sizes))
+    return [
+        {name: Panels(found, next(room), by_turns=name == "gate_up") for name, found in group.items()}
+        for group in linears
+    ]
 
 
 def _pointers(layer: Any, panels: dict[str, Panels]) -> list[int]:
