@@ -82,8 +82,9 @@ def arrange(packed: Packed) -> Arrangement:
             tokens += rows[row][len(prompt) : len(prompt) + width]
             positions += range(len(prefix) + len(prompt), len(prefix) + len(prompt) + width)
     padding = [0] * (-len(tokens) % COLUMNS)
-    arrays = torch.tensor([tokens + padding, positions + padding])
-    return Arrangement(tuple(nodes), shared, len(tokens), *arrays.unbind(), offsets_B[packed.rows_N] + packed.columns_N)
+    tokens_M, positions_M = torch.tensor([tokens + padding, positions + padding]).unbind()
+    columns_N = offsets_B[packed.rows_N] + packed.columns_N
+    return Arrangement(tuple(nodes), shared, len(tokens), tokens_M, positions_M, columns_N)
 
 
 def _prompts(packed: Packed, rows: list[list[int]]) -> list[tuple[int, ...]]:

@@ -179,8 +179,8 @@ def _back_all(matrices: Sequence[Tensor], gradient: Tensor) -> Tensor:
 
 def _block(qkv: Tensor, layout: Layout, node: Node) -> Block:
     """Return views of a node's queries, keys and values."""
-    parts = qkv[:, :, node.columns].split([layout.heads, layout.key_heads, layout.key_heads])
-    return Block(*parts, node.sequences)
+    queries, keys, values = qkv[:, :, node.columns].split([layout.heads, layout.key_heads, layout.key_heads])
+    return Block(queries, keys, values, node.sequences)
 
 
 def _before(qkv: Tensor, layout: Layout, node: Node) -> Prefix | None:
