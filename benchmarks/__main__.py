@@ -12,9 +12,13 @@ compared, `limits.py` what the machine allows at most, `growth.py` measures how 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import platform
 import statistics
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from rich.console import Console
 from benchmarks import limits, machine, peers, workloads
 from benchmarks.machine import Machine
 from benchmarks.peers import PeerMissing
-from benchmarks.rows import NAMES, SAMPLING, STEP, STEP_ROUNDS, SamplingRow, help_row, nano_row
+from benchmarks.rows import FEWEST, NAMES, ROUNDS, SAMPLING, STEP, STEP_MINUTES, SamplingRow, help_row, nano_row
 from benchmarks.sides import Measured, Side
 from benchmarks.table import Row, compare, show, write
 
@@ -51,7 +55,7 @@ class Bench:
     def sampling(self, row: SamplingRow) -> list[Row]:
         """Measure one workload beside each of its peers."""
         ours, theirs, notes = self._rounds(
-            row.workload, [(peer, module) for peer, module, _ in row.reaches], row.rounds
+            row.workload, [(peer, module) for peer, module, _ in row.reaches], row.minutes
         )
         shares = [self._least_seconds(row.workload, number) / one.seconds for number, one in enumerate(ours, 1)]
         return [
@@ -70,30 +74,43 @@ class Bench:
         ]
 
     def step(self) -> list[Row]:
-        """Measure a whole training step and its memory."""
-        ours, theirs, notes = self._rounds("step", [(peers.TRL, "side_trl")], STEP_ROUNDS)
+        """Measure a whole training step and its memory; "of limit" is the model FLOP utilisation of learning."""
+        ours, theirs, notes = self._rounds("step", [(peers.TRL, "side_trl")], STEP_MINUTES)
         other = theirs[peers.TRL.name]
         figures = {
             "s": ([one.seconds for one in ours], [one.seconds for one in other]),
             "GB": ([one.peak_bytes / 1e9 for one in ours], [one.peak_bytes / 1e9 for one in other]),
         }
-        return [
-            compare(name, "trl", unit, *figures[unit], reach=reach, more_is_better=False, note=notes.get("trl", ""))
+        note = notes.get("trl", "")
+        rows = [
+            compare(name, "trl", unit, *figures[unit], reach=reach, more_is_better=False, note=note)
             for name, unit, reach in STEP
         ]
+        learning = [one.learn_seconds for one in ours if one.learn_seconds]
+        shares = [self._least_learning(one) / one.learn_seconds for one in ours if one.learn_seconds]
+        more = f"learning takes {statistics.median(learning):.2f} s of ours" if learning else ""
+        limit = statistics.median(shares) if shares else None
+        return [dataclasses.replace(rows[0], limit=limit, note="; ".join(filter(None, (note, more)))), *rows[1:]]
+
+    def _least_learning(self, one: Measured) -> float:
+        policy = self.size._replace(layers=self.size.layers - self.critic.layers)
+        read = one.read_tokens or 0
+        return limits.training_seconds(read, one.tokens, policy, self.critic, self.limits.bf16_gflops)
 
     def _least_seconds(self, workload: str, seed: int) -> float:
         talks = workloads.talks(workload, seed, quick=self.quick)
         return limits.sampling_seconds(talks, self.size, self.limits.bf16_gflops, self.limits.read_gbytes)
 
     def _rounds(
-        self, name: str, others: list[tuple[peers.Peer, str]], rounds: int
+        self, name: str, others: list[tuple[peers.Peer, str]], minutes: float
     ) -> tuple[list[Measured], dict[str, list[Measured]], dict[str, str]]:
         """Return our runs, each peer's, and why a peer could not run.
 
-        In each round all sides do the same work in turn; a small round before them warms all up.
+        In each round all sides do the same work in turn; a small round before them warms all up. When the minutes are
+        over, no further round begins.
         """
-        rounds = self.rounds or (2 if self.quick else rounds)
+        rounds = self.rounds or (2 if self.quick else ROUNDS)
+        self.limits = machine.better(self.limits, machine.measure(self.threads))
         sides, notes = {"foretaste": self.side("side_ours", None)}, {}
         found: dict[str, list[Measured]] = {"foretaste": [], **{peer.name: [] for peer, _ in others}}
         try:
@@ -102,7 +119,10 @@ class Bench:
                     sides[peer.name] = self.side(module, peer)
                 except PeerMissing as error:
                     notes[peer.name] = f"not measured: {error}"
+            began = time.perf_counter()
             for number in range(rounds + 1):
+                if not self.rounds and number > FEWEST and time.perf_counter() - began > 60 * minutes:
+                    break
                 for label, side in sides.items():
                     done = side.run(name, number, quick=self.quick or number == 0)
                     if number:
@@ -143,7 +163,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed side by side with peers.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {', '.join(NAMES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="a quarter of the work, 2 rounds")
-    parser.add_argument("--rounds", type=int, default=None, help="rounds of each row (default: 3 or 5)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=None,
+        help="rounds of each row (default: 5, or 3 and more in its minutes)",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="the file to write")
     chosen = parser.parse_args(arguments)
     unknown = sorted(set(chosen.rows) - set(NAMES))
@@ -157,17 +182,12 @@ def main(arguments: list[str] | None = None) -> None:
         f"{found.processor}, {found.threads} threads: bf16 products {found.bf16_gflops:,.0f} GFLOP/s, "
         f"reading {found.read_gbytes:.1f} GB/s, copying {found.copy_gbytes:.1f} GB/s"
     )
-    made: list[Row] = []
-    for row in SAMPLING:
-        if row.workload in rows:
-            made += bench.sampling(row)
-    if "step" in rows:
-        made += bench.step()
-    if "nano" in rows:
-        made.append(nano_row(3))
-    if "help" in rows:
-        made.append(help_row(9))
-    everything = write(chosen.output, made, bench.about())
+    work: dict[str, Callable[[], list[Row]]] = {row.workload: partial(bench.sampling, row) for row in SAMPLING}
+    work |= {"step": bench.step, "nano": lambda: [nano_row(3)], "help": lambda: [help_row(9)]}
+    everything: list[Row] = []
+    for name in NAMES:
+        if name in rows:
+            everything = write(chosen.output, work[name](), bench.about())
     show(console, everything, f"foretaste beside its peers, smollm2-135m in bfloat16 ({chosen.output})")
 
 

@@ -41,6 +41,12 @@ def measure(threads: int) -> Machine:
     )
 
 
+def better(one: Machine, other: Machine) -> Machine:
+    """Return the higher limit of each kind: what slows a measurement down is no limit."""
+    pairs = zip(one[2:], other[2:], strict=True)
+    return Machine(one.processor, one.threads, *(max(pair) for pair in pairs))
+
+
 def threads() -> int:
     """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -38,12 +38,15 @@ class Line:
         print(json.dumps(answer), file=self._out)
 
 
-def serve(line: Line, work: Callable[..., int]) -> None:
-    """Do `work(name, seed, quick)` for each request; answer its seconds, its tokens and the peak memory so far."""
+def serve(line: Line, work: Callable[..., dict[str, float]]) -> None:
+    """Do `work(name, seed, quick)` for each request; answer what it returns, its seconds and the peak memory so far.
+
+    `work` returns its "tokens", and may return what else `sides.Measured` has.
+    """
     for request in line.requests():
         started = time.perf_counter()
-        tokens = work(request["name"], request["seed"], request["quick"])
-        line.say({"seconds": time.perf_counter() - started, "tokens": tokens, "peak_bytes": peak_bytes()})
+        done = work(request["name"], request["seed"], request["quick"])
+        line.say({"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes(), **done})
 
 
 def peak_bytes() -> int:

@@ -69,7 +69,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ["BENCH_THREADS"]))
     model: Any = AutoModelForCausalLM.from_pretrained(os.environ["BENCH_MODEL"], dtype=torch.bfloat16).eval()
     model.generation_config.eos_token_id = None
-    serve(line, lambda name, seed, quick: play(model, workloads.talks(name, seed, quick=quick)))
+    serve(line, lambda name, seed, quick: {"tokens": play(model, workloads.talks(name, seed, quick=quick))})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from typing import Any
 
 import torch
@@ -98,12 +99,19 @@ class Step:
         self.updater = Updater(model, self.config.algorithm, temperature=1.0)
         self.pool = EnvPool(self.config.env, Stories)
 
-    def take(self, step: int, quick: bool) -> int:
-        """Take one step; return the number of sampled tokens."""
+    def take(self, step: int, quick: bool) -> dict[str, float]:
+        """Take one step; return what `sides.Measured` says of it."""
         config = dataclasses.replace(self.config, episodes_per_step=16) if quick else self.config
         played = rollout(self.sampler, training_tasks(config, step), self.pool)
-        self.updater.update(make_batch(played.episodes), step=step, seed=0)
-        return sum(episode.action_tokens for episode in played.episodes)
+        batch = make_batch(played.episodes)
+        started = time.perf_counter()
+        self.updater.update(batch, step=step, seed=0)
+        whole = sum(len(sequence.tokens) - 1 for sequence in batch.sequences)
+        return {
+            "tokens": batch.tokens,
+            "learn_seconds": time.perf_counter() - started,
+            "read_tokens": whole - (len(batch.sequences) - 1) * batch.shared_prefix,
+        }
 
 
 def main() -> None:
@@ -113,7 +121,7 @@ def main() -> None:
     sampler: FixedLengths | None = None
     step: Step | None = None
 
-    def work(name: str, seed: int, quick: bool) -> int:
+    def work(name: str, seed: int, quick: bool) -> dict[str, float]:
         nonlocal sampler, step
         if name == "step":
             step = step or Step()
@@ -121,7 +129,7 @@ def main() -> None:
         talks = workloads.talks(name, seed, quick=quick)
         sampler = sampler or FixedLengths(ActorCritic.load(ModelConfig()), talks)
         sampler.start(talks)
-        return sampler.play()
+        return {"tokens": sampler.play()}
 
     serve(line, work)
 

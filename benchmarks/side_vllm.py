@@ -50,7 +50,7 @@ def main() -> None:
         enable_prefix_caching=True,
         disable_log_stats=True,
     )
-    serve(line, lambda name, seed, quick: play(llm, workloads.talks(name, seed, quick=quick)))
+    serve(line, lambda name, seed, quick: {"tokens": play(llm, workloads.talks(name, seed, quick=quick))})
 
 
 if __name__ == "__main__":

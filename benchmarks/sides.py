@@ -20,6 +20,10 @@ class Measured(NamedTuple):
     seconds: float
     tokens: int
     peak_bytes: int
+    learn_seconds: float | None = None
+    """Of a training step: without sampling."""
+    read_tokens: int | None = None
+    """Tokens of the sequences that were learnt from; a beginning that all share counts once."""
 
 
 class Side:
@@ -41,6 +45,9 @@ class Side:
             "BENCH_THREADS": str(threads),
             "BENCH_QUICK": str(int(quick)),
             "OMP_NUM_THREADS": str(threads),
+            # What OpenMP does by default. foretaste lets threads wait passively if the machine is busy when it is
+            # imported, and here it is: with the side that was measured before.
+            "GOMP_SPINCOUNT": "300000",
             "TOKENIZERS_PARALLELISM": "false",
         }
         with self._log.open("w") as log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import random
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ import transformers
 from test_actor_critic import gradients, plainly, sequences
 
 from foretaste.config import ModelConfig
-from foretaste.models import fast_training, kernels, nano
-from foretaste.models.actor_critic import ActorCritic
+from foretaste.models import fast_layout, fast_training, kernels, nano, trunk
+from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.conversation import ChatTemplate
 from foretaste.models.fast_decode import FastDecoder
 
@@ -50,9 +51,9 @@ def tiny(kind: str, *, lora_rank: int = 0, critic_layers: int = 2, **settings: A
     return model.eval()
 
 
-def agrees(model: ActorCritic, shared: int) -> None:
+def agrees(model: ActorCritic, shared: int, made: list[TokenSequence] | None = None) -> None:
     assert fast_training.supports(model)
-    made = sequences(shared)
+    made = made or sequences(shared)
     evaluation = model.evaluate(made)
     results = (evaluation.logprobs_N, evaluation.entropy_N, evaluation.values_N)
     weights = torch.randn(3, len(results[0]), generator=torch.Generator().manual_seed(0))
@@ -74,6 +75,35 @@ def agrees(model: ActorCritic, shared: int) -> None:
 @pytest.mark.parametrize("shared", [20, 0])
 def test_every_shape_agrees_with_transformers(kind: str, shared: int) -> None:
     agrees(tiny(kind, tie_word_embeddings=shared > 0), shared)
+
+
+def attempts(prefix: int) -> list[TokenSequence]:
+    """Three attempts at each of two prompts of their own length, in turn, and one at a prompt that nobody shares."""
+    draw = random.Random(1)
+
+    def words(count: int) -> list[int]:
+        return [draw.randrange(5, 700) for _ in range(count)]
+
+    beginning, prompts = words(prefix), [words(11), words(14)]
+    made = []
+    for turn in range(3):
+        for prompt in prompts:
+            answer = words(2 + 2 * turn)
+            mask = [False] * (prefix + len(prompt)) + [True] * len(answer)
+            made.append(TokenSequence(beginning + prompt + answer, mask))
+    return [*made, TokenSequence(beginning + words(9), [False] * (prefix + 4) + [True] * 5)]
+
+
+@pytest.mark.parametrize("prefix", [20, 0])
+def test_a_prompt_is_read_once_for_all_attempts_at_it(prefix: int) -> None:
+    made = attempts(prefix)
+    agrees(tiny("Llama"), prefix, made)
+    there = fast_layout.arrange(trunk.pack(made, torch.device("cpu")))
+    assert [(node.sequences, node.width) for node in there.nodes if node.sequences > 1] == [(3, 6), (3, 6)]
+    assert there.shared == prefix + 10 + 13
+    assert there.end == there.shared + 2 * 3 * 6 + 8
+    assert len(there.tokens_M) % 32 == 0
+    assert there.tokens_M[there.end - 8 : there.end].tolist() == list(made[-1].tokens[prefix:-1])
 
 
 def test_biases_everywhere_and_a_separate_critic() -> None:

@@ -26,58 +26,63 @@ class Block(NamedTuple):
     values: Tensor
     sequences: int
 
-    def own(self, x: Tensor) -> Tensor:
-        """Part the sequences of an array of columns. Shapes: heads D (B S) -> heads B D S."""
-        return x.unflatten(2, (self.sequences, -1)).transpose(1, 2)
+    def own(self, x: Tensor, *, group: int = 1, turned: bool = False) -> Tensor:
+        """Part the sequences of an array of columns; see `kernels.part`."""
+        return kernels.part(x, self.sequences, group=group, turned=turned)
 
 
-def attend(block: Block, prefix: Block | None, out: Tensor) -> Tensor:
+class Prefix(NamedTuple):
+    """Keys and values that all sequences of a block see."""
+
+    keys: Tensor
+    """key heads x D x P."""
+    values: Tensor
+
+
+def attend(block: Block, prefix: Prefix | None, out: Tensor) -> Tensor:
     """Write the attention of a block's columns to `out` (heads D columns); return the log-sum-exps."""
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5
     far, near = _scores(block, prefix, group)
     lse, inverse = kernels.softmax(far, near, scale)
-    near_out = torch.matmul(_repeat(block.own(block.values), group), near)
+    near_out = torch.matmul(block.own(block.values, group=group), near)
     far_out = None if prefix is None else torch.bmm(_repeat(prefix.values, group), far)
     kernels.join(far_out, near_out, inverse, out)
     return lse
 
 
 def attend_backward(
-    block: Block,
-    prefix: Block | None,
-    out: Tensor,
-    lse: Tensor,
-    gradient: Tensor,
-    into: Block,
-    into_prefix: Block | None,
-) -> None:
-    """Write the gradients of queries, keys and values to `into`, and add those of the prefix's to `into_prefix`."""
+    block: Block, prefix: Prefix | None, out: Tensor, lse: Tensor, gradient: Tensor, into: Block
+) -> Tensor | None:
+    """Write the gradients of queries, keys and values to `into`; return those of the prefix's keys and values.
+
+    Shapes: 2 key heads x D x P.
+    """
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5
     delta = kernels.row_dot(gradient, out)
-    gradient_own = block.own(gradient).contiguous()
+    gradient_own = block.own(gradient)
     far, near = _scores(block, prefix, group)
-    dnear = torch.matmul(_repeat(block.own(block.values), group).transpose(-1, -2).contiguous(), gradient_own)
+    dnear = torch.matmul(block.own(block.values, group=group, turned=True), gradient_own)
     dfar = far
     if prefix is not None:
         dfar = torch.bmm(_repeat(prefix.values.transpose(1, 2), group), gradient)
     kernels.softmax_backward(far, dfar, near, dnear, scale, lse, delta)
-    queries_near = torch.matmul(_repeat(block.own(block.keys), group), dnear)
+    queries_near = torch.matmul(block.own(block.keys, group=group), dnear)
     queries_far = None if prefix is None else torch.bmm(_repeat(prefix.keys, group), dfar)
     kernels.join(queries_far, queries_near, None, into.queries)
-    queries_own = block.own(block.queries).contiguous()
+    queries_own = block.own(block.queries)
     kernels.join(None, _sum(torch.matmul(queries_own, dnear.transpose(-1, -2)), group), None, into.keys)
     kernels.join(None, _sum(torch.matmul(gradient_own, near.transpose(-1, -2)), group), None, into.values)
-    if prefix is not None and into_prefix is not None:
-        into_prefix.keys.add_(_sum(torch.bmm(block.queries, dfar.transpose(1, 2)), group))
-        into_prefix.values.add_(_sum(torch.bmm(gradient, far.transpose(1, 2)), group))
+    if prefix is None:
+        return None
+    keys = _sum(torch.bmm(block.queries, dfar.transpose(1, 2)), group)
+    return torch.cat([keys, _sum(torch.bmm(gradient, far.transpose(1, 2)), group)])
 
 
-def _scores(block: Block, prefix: Block | None, group: int) -> tuple[Tensor, Tensor]:
+def _scores(block: Block, prefix: Prefix | None, group: int) -> tuple[Tensor, Tensor]:
     """Return raw scores, keys before queries: against the prefix heads P BS, and against their own heads B S S."""
-    own_keys = _repeat(block.own(block.keys).transpose(-1, -2), group)
-    near = torch.matmul(own_keys, block.own(block.queries).contiguous())
+    near = torch.matmul(block.own(block.keys, group=group, turned=True), block.own(block.queries))
     if prefix is None:
         return near.new_empty(len(near), 0, block.queries.shape[2]), near
     return torch.bmm(_repeat(prefix.keys.transpose(1, 2), group), block.queries), near

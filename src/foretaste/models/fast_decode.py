@@ -11,37 +11,22 @@ Shape letters: B rows, N tokens of a pass over several rows, D head size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from foretaste.models import decode_kernels, kernels
+from foretaste.models import decode_kernels, kernels, matrix_unit
 from foretaste.models.decode_kernels import rms_norm_rows as rms_norm
-from foretaste.models.decode_kernels import swiglu_rows as swiglu
 from foretaste.models.fast_cache import Cache
-from foretaste.models.fast_layers import FastLayer, Matrix, fast_layers, supported
+from foretaste.models.fast_layers import ChainedLayers, Layers, Pass, supported
+from foretaste.models.matrix_unit import UnitLayers
 
 if TYPE_CHECKING:
     from foretaste.models.actor_critic import ActorCritic
 
 PASS_TOKENS = 1024
 """Tokens of a pass; more are read in several, whose arrays stay within the processor's caches."""
-
-
-class _Pass(NamedTuple):
-    """Where the tokens of one pass go; the same for every layer."""
-
-    ids_N: Tensor
-    places: tuple[Tensor, Tensor]
-    """Cache row and slot of each token, N and N."""
-    tree: tuple[Tensor, Tensor]
-    cos: Tensor
-    sin: Tensor
-    """N x D/2."""
-    all_N: Tensor
-    last_B: Tensor
-    """Indices among the N tokens: all, and each row's last."""
 
 
 class FastDecoder:
@@ -62,11 +47,14 @@ class FastDecoder:
         """Copy the weights."""
         self.model = model
         config = model.decoder.config
-        self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_size = _head_size(config)
         self._versions: list[int] = []
-        layers = config.num_hidden_layers + model.critic.decoder.config.num_hidden_layers
-        self._cache = Cache(layers, self._key_heads, self._head_size)
+        self._depth = config.num_hidden_layers
+        self._layers: Layers = ChainedLayers(config)
+        if matrix_unit.supports(config, self._head_size, model.decoder.get_input_embeddings().weight):
+            self._layers = UnitLayers(config)
+        layers = self._depth + model.critic.decoder.config.num_hidden_layers
+        self._cache = Cache(layers, config.num_key_value_heads, self._head_size)
         self.begin()
 
     @torch.inference_mode()
@@ -92,43 +80,26 @@ class FastDecoder:
         critic = self.model.critic
         passes = [self._pass(rows, [tokens[row] for row in rows]) for rows in _parts(tokens)]
         hidden, seen = (torch.cat(parts) for parts in zip(*passes, strict=True))
-        logits_BV = self._logits(rms_norm(hidden, self._trunk_norm, self._epsilon))
-        return logits_BV, critic.head.value(critic.head(rms_norm(seen, self._tower_norm, self._epsilon)))
+        seen = rms_norm(seen, critic.decoder.norm.weight, critic.decoder.config.rms_norm_eps)
+        return self._layers.logits(hidden), critic.head.value(critic.head(seen))
 
     def _pass(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Read tokens of some rows; return what comes out of the last layers of policy and critic. Shapes: BH, BH."""
         critic, plan = self.model.critic, self._plan([self._rows[row] for row in rows], tokens)
+        cache, depth, layers = self._cache, self._depth, self._layers
         hidden = self.model.decoder.embed_tokens(plan.ids_N)
-        entering = critic.decoder.embed_tokens(plan.ids_N) if critic.reads_tokens else hidden
-        depth = len(self._trunk)
-        for number, layer in enumerate(self._trunk):
-            if number == critic.start and not critic.reads_tokens:
-                entering = hidden
-            hidden = self._layer(layer, number, hidden, plan, last_only=number == depth - 1)
-        for number, layer in enumerate(self._tower):
-            last_only = number == len(self._tower) - 1
-            entering = self._layer(layer, depth + number, entering, plan, last_only=last_only)
-        return hidden, entering
+        if critic.reads_tokens:
+            entering = critic.decoder.embed_tokens(plan.ids_N)
+        else:
+            hidden = layers.run(range(critic.start), hidden, plan, cache)
+            entering = hidden.clone()
+        hidden = layers.run(
+            range(0 if critic.reads_tokens else critic.start, depth), hidden, plan, cache, last_only=True
+        )
+        total = depth + critic.decoder.config.num_hidden_layers
+        return hidden, layers.run(range(depth, total), entering, plan, cache, last_only=True)
 
-    def _layer(self, layer: FastLayer, number: int, x: Tensor, plan: _Pass, *, last_only: bool) -> Tensor:
-        """Run one layer; with `last_only`, keys and values of all tokens, but the output of the last of each row."""
-        heads, key_heads = self._heads, self._key_heads
-        qkv = layer.qkv(rms_norm(x, layer.norm_before, self._epsilon)).view(len(x), -1, self._head_size)
-        if layer.query_norm is not None and layer.key_norm is not None:
-            qkv[:, :heads] = rms_norm(qkv[:, :heads], layer.query_norm, self._epsilon)
-            keys = qkv[:, heads : heads + key_heads]
-            keys.copy_(rms_norm(keys, layer.key_norm, self._epsilon))
-        keys, values = self._cache.keys[number], self._cache.values[number]
-        decode_kernels.remember(qkv, plan.cos, plan.sin, *plan.places, keys, values, heads)
-        wanted = plan.last_B if last_only else plan.all_N
-        attended = decode_kernels.attend(qkv, wanted, plan.places, plan.tree, keys, values, heads)
-        if len(wanted) < len(x):
-            x = x[wanted]
-        x = layer.out.add(attended.view(len(x), -1), x)
-        gate_up = layer.gate_up(rms_norm(x, layer.norm_after, self._epsilon))
-        return layer.down.add(swiglu(gate_up), x)
-
-    def _plan(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> _Pass:
+    def _plan(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> Pass:
         """Lay out one pass and count its tokens as held."""
         cache, counts = self._cache, [len(appended) for appended in tokens]
         before, positions = [cache.own[row] for row in rows], [cache.position(row) for row in rows]
@@ -145,7 +116,7 @@ class FastDecoder:
         half = self._head_size // 2
         cos, sin = (x[0, :, :half].contiguous() for x in self.model.decoder.rotary_emb(weight, positions_N[None]))
         ids_N = torch.tensor([token for appended in tokens for token in appended])
-        return _Pass(ids_N, (rows_N, slots_N), cache.tree(), cos, sin, torch.arange(len(ids_N)), last_B)
+        return Pass(ids_N, (rows_N, slots_N), cache.tree(), cos, sin, torch.arange(len(ids_N)), last_B)
 
     def _refresh(self) -> None:
         """Copy and pack the weights if an optimiser has changed any since the last time."""
@@ -153,13 +124,7 @@ class FastDecoder:
         if versions == self._versions:
             return
         self._versions = versions
-        decoder, critic = self.model.decoder, self.model.critic.decoder
-        self._epsilon = decoder.config.rms_norm_eps
-        self._trunk: list[FastLayer] = fast_layers(decoder)
-        self._tower: list[FastLayer] = fast_layers(critic)
-        self._trunk_norm, self._tower_norm = decoder.norm.weight, critic.norm.weight
-        head: Any = self.model.language_model.get_output_embeddings()
-        self._logits = Matrix([head])
+        self._layers.refresh(self.model)
 
 
 def _head_size(config: Any) -> int:

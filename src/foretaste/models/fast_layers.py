@@ -1,23 +1,67 @@
-"""Weights of the quick decode path: fused matrices, packed for the matrix unit.
+"""Layers of the quick decode path as a chain of PyTorch's products and compiled passes, for any processor.
 
-`fast_decode.py` strings them together.
+Query, key and value weights are one matrix, gate and up another, packed for the matrix unit. Where the processor has
+AMX, `matrix_unit.py` runs the same layers in one call. `fast_decode.py` strings either together.
+
+Shape letters: B rows, N tokens of a pass over several rows, H hidden size, D head size, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from foretaste.models import decode_kernels
 from foretaste.models.critic import decoder_layers
+from foretaste.models.decode_kernels import rms_norm_rows as rms_norm
+from foretaste.models.decode_kernels import swiglu_rows as swiglu
+from foretaste.models.fast_cache import Cache
+
+if TYPE_CHECKING:
+    from foretaste.models.actor_critic import ActorCritic
 
 SHAPES = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Decoder classes of transformers that compute what `FastDecoder` computes."""
 
 _PACK_ROWS = 64
 """Batch size that packed weights are laid out for."""
+
+
+class Pass(NamedTuple):
+    """Where the tokens of one pass go; the same for every layer."""
+
+    ids_N: Tensor
+    places: tuple[Tensor, Tensor]
+    """Cache row and slot of each token, N and N."""
+    tree: tuple[Tensor, Tensor]
+    cos: Tensor
+    sin: Tensor
+    """N x D/2."""
+    all_N: Tensor
+    last_B: Tensor
+    """Indices among the N tokens: all, and each row's last."""
+
+
+class Layers(Protocol):
+    """The layers of policy and critic, numbered in this order, with copies of their weights."""
+
+    def refresh(self, model: ActorCritic) -> None:
+        """Copy the weights again."""
+        ...
+
+    def run(self, numbers: range, x: Tensor, plan: Pass, cache: Cache, *, last_only: bool = False) -> Tensor:
+        """Run layers over x, which may be changed. With `last_only`, return what is made of each row's last token.
+
+        Shapes: NH -> NH, or BH.
+        """
+        ...
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the policy's logits from what comes out of its last layer. Shapes: BH -> BV."""
+        ...
 
 
 def supported(decoder: Any, max_context: int) -> bool:
@@ -38,7 +82,7 @@ class Matrix:
 
     def __init__(self, layers: Sequence[Any]) -> None:
         """Copy the weights (LoRA adapters added in)."""
-        dense = [_dense(layer) for layer in layers]
+        dense = [merged(layer) for layer in layers]
         weights, biases = [weight for weight, _ in dense], [bias for _, bias in dense]
         self.weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         zeros = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
@@ -73,9 +117,48 @@ class FastLayer(NamedTuple):
     down: Matrix
 
 
-def fast_layers(decoder: Any) -> list[FastLayer]:
-    """Return the layers of a Hugging Face decoder of a supported class."""
-    return [_fast_layer(layer) for layer in decoder_layers(decoder)]
+class ChainedLayers:
+    """Implements `Layers`."""
+
+    def __init__(self, config: Any) -> None:
+        """Hold no weights yet."""
+        self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
+        self._epsilon = config.rms_norm_eps
+
+    def refresh(self, model: ActorCritic) -> None:
+        """See `Layers`."""
+        decoders = model.decoder, model.critic.decoder
+        self._layers = [_fast_layer(layer) for decoder in decoders for layer in decoder_layers(decoder)]
+        self._norm = model.decoder.norm.weight.detach()
+        self._head = Matrix([model.language_model.get_output_embeddings()])
+
+    def run(self, numbers: range, x: Tensor, plan: Pass, cache: Cache, *, last_only: bool = False) -> Tensor:
+        """See `Layers`."""
+        for number in numbers:
+            wanted = plan.last_B if last_only and number == numbers[-1] else plan.all_N
+            x = self._layer(number, x, plan, cache, wanted)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """See `Layers`."""
+        return self._head(rms_norm(x, self._norm, self._epsilon))
+
+    def _layer(self, number: int, x: Tensor, plan: Pass, cache: Cache, wanted: Tensor) -> Tensor:
+        """Run one layer: keys and values of all tokens, the output of those that are wanted."""
+        layer, heads, key_heads = self._layers[number], self._heads, self._key_heads
+        keys, values = cache.keys[number], cache.values[number]
+        qkv = layer.qkv(rms_norm(x, layer.norm_before, self._epsilon)).view(len(x), -1, values.shape[-1])
+        if layer.query_norm is not None and layer.key_norm is not None:
+            qkv[:, :heads] = rms_norm(qkv[:, :heads], layer.query_norm, self._epsilon)
+            own = qkv[:, heads : heads + key_heads]
+            own.copy_(rms_norm(own, layer.key_norm, self._epsilon))
+        decode_kernels.remember(qkv, plan.cos, plan.sin, *plan.places, keys, values, heads)
+        attended = decode_kernels.attend(qkv, wanted, plan.places, plan.tree, keys, values, heads)
+        if len(wanted) < len(x):
+            x = x[wanted]
+        x = layer.out.add(attended.view(len(x), -1), x)
+        gate_up = layer.gate_up(rms_norm(x, layer.norm_after, self._epsilon))
+        return layer.down.add(swiglu(gate_up), x)
 
 
 def _fast_layer(layer: Any) -> FastLayer:
@@ -92,7 +175,7 @@ def _fast_layer(layer: Any) -> FastLayer:
     )
 
 
-def _dense(layer: Any) -> tuple[Tensor, Tensor | None]:
+def merged(layer: Any) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a linear layer, a LoRA adapter merged into the copy."""
     base = getattr(layer, "base_layer", layer)
     weight = base.weight.detach()

@@ -1,12 +1,12 @@
 """The quick training path, for decoders of the Llama, Mistral, Qwen2 and Qwen3 shape on a CPU.
 
 Same numbers and gradients as transformers' own forward up to rounding, in a fraction of the time. Hidden states
-are feature-major (H x M): the shared prefix's P columns, then B sequences of S columns each. In that layout every
-matrix product of the forward and backward pass has its operands as the matrix unit wants them (a transposed left
-operand, as in a weight's gradient, costs up to four times as much), and the element-wise passes between them are
-single loops over columns (`kernels.py`). One layer is in `fast_training_layer.py`.
+are feature-major (H x M), one column a token; `fast_layout.py` says which. In that layout every matrix product of the
+forward and backward pass has its operands as the matrix unit wants them (a transposed left operand, as in a weight's
+gradient, costs up to four times as much), and the element-wise passes between them are single loops over columns
+(`kernels.py`). One layer is in `fast_training_layer.py`.
 
-Shape letters: B sequences, P prefix tokens, S suffix tokens, M = P + B S columns, H hidden size, N action tokens.
+Shape letters: M columns, H hidden size, N action tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from foretaste.models import kernels
 from foretaste.models.critic import decoder_layers
 from foretaste.models.fast_layers import supported
+from foretaste.models.fast_layout import Arrangement, arrange
 from foretaste.models.fast_training_layer import Layout, dense, run_layer
 
 if TYPE_CHECKING:
@@ -47,27 +48,29 @@ def run_policy(model: ActorCritic, packed: Packed, *, policy: bool, values: bool
     wanted = values and not critic.reads_tokens
     if not policy and not wanted:
         return None, []
-    layout, tokens_M = _layout(model, packed)
+    there = arrange(packed)
+    layout = _layout(model, there)
     entering = []
     with torch.set_grad_enabled(policy and torch.is_grad_enabled()):
-        x = _embed(model.decoder, tokens_M)
+        x = _embed(model.decoder, there.tokens_M)
         for number in range(len(layers) if policy else critic.start):
             if wanted and number == critic.start:
                 entering = [x.detach()]
             x = run_layer(layers[number], x, layout)
         if wanted and not entering:
             entering = [x.detach()]
-        return _finish(model.decoder, x, _columns(packed)) if policy else None, entering
+        return _finish(model.decoder, x, there.columns_N) if policy else None, entering
 
 
 def run_critic(model: ActorCritic, packed: Packed, entering: list[Tensor]) -> Tensor:
     """Return the critic's final hidden states before the action tokens, NH, from what `run_policy` says enters it."""
     critic = model.critic
-    layout, tokens_M = _layout(model, packed)
-    x = _embed(critic.decoder, tokens_M) if critic.reads_tokens else entering[0]
+    there = arrange(packed)
+    layout = _layout(model, there)
+    x = _embed(critic.decoder, there.tokens_M) if critic.reads_tokens else entering[0]
     for layer in decoder_layers(critic.decoder):
         x = run_layer(layer, x, layout)
-    return _finish(critic.decoder, x, _columns(packed))
+    return _finish(critic.decoder, x, there.columns_N)
 
 
 def scores(model: ActorCritic) -> bool:
@@ -83,28 +86,21 @@ def score(model: ActorCritic, hidden_NH: Tensor, targets_N: Tensor, temperature:
     return _Score.apply(hidden_NH, weight, targets_N, temperature)  # pyright: ignore[reportReturnType]
 
 
-def _layout(model: ActorCritic, packed: Packed) -> tuple[Layout, Tensor]:
-    """Return the layout of a pass and its tokens, column by column."""
-    (batch, width), shared = packed.suffix_BS.shape, packed.prefix_1P.shape[1]
-    positions = torch.cat([torch.arange(shared), torch.arange(shared, shared + width).repeat(batch)])
+def _layout(model: ActorCritic, there: Arrangement) -> Layout:
+    """Add to an arrangement what the layers need of the model."""
     config: Any = model.decoder.config
-    like = model.decoder.norm.weight.detach()
-    cos, sin = model.decoder.rotary_emb(like, positions[None])
+    cos, sin = model.decoder.rotary_emb(model.decoder.norm.weight.detach(), there.positions_M[None])
     half = cos.shape[-1] // 2
-    layout = Layout(
-        shared,
-        batch,
+    return Layout(
+        there.nodes,
+        there.shared,
+        there.end,
         config.num_attention_heads,
         config.num_key_value_heads,
         cos[0, :, :half].t().contiguous(),
         sin[0, :, :half].t().contiguous(),
         config.rms_norm_eps,
     )
-    return layout, torch.cat([packed.prefix_1P[0], packed.suffix_BS.flatten()])
-
-
-def _columns(packed: Packed) -> Tensor:
-    return packed.prefix_1P.shape[1] + packed.rows_N * packed.suffix_BS.shape[1] + packed.columns_N
 
 
 def _embed(decoder: Any, tokens_M: Tensor) -> Tensor:

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from foretaste.models import kernels
-from foretaste.models.fast_attention import Block, attend, attend_backward
+from foretaste.models.fast_attention import Block, Prefix, attend, attend_backward
+from foretaste.models.fast_layout import Node
 
 
 class Layout(NamedTuple):
-    """Columns of a pass and the shape of its heads; the same for every layer."""
+    """Columns of a pass (see `fast_layout.Arrangement`) and the shape of its heads; the same for every layer."""
 
-    prefix: int
-    sequences: int
+    nodes: tuple[Node, ...]
+    shared: int
+    end: int
     heads: int
     key_heads: int
     cos: Tensor
@@ -175,30 +177,42 @@ def _back_all(matrices: Sequence[Tensor], gradient: Tensor) -> Tensor:
     return total
 
 
-def _blocks(qkv: Tensor, layout: Layout) -> tuple[Block, Block | None]:
-    """Return views of the sequences' and of the prefix's queries, keys and values."""
-    parts = qkv.split([layout.heads, layout.key_heads, layout.key_heads])
-    queries, keys, values = (part[:, :, layout.prefix :] for part in parts)
-    suffix = Block(queries, keys, values, layout.sequences)
-    if not layout.prefix:
-        return suffix, None
-    queries, keys, values = (part[:, :, : layout.prefix] for part in parts)
-    return suffix, Block(queries, keys, values, 1)
+def _block(qkv: Tensor, layout: Layout, node: Node) -> Block:
+    """Return views of a node's queries, keys and values."""
+    queries, keys, values = qkv[:, :, node.columns].split([layout.heads, layout.key_heads, layout.key_heads])
+    return Block(queries, keys, values, node.sequences)
+
+
+def _before(qkv: Tensor, layout: Layout, node: Node) -> Prefix | None:
+    """Return the keys and values of what a node's sequences go on from."""
+    if not node.before:
+        return None
+    ranges = [qkv[layout.heads :, :, columns] for columns in node.before]
+    both = ranges[0] if len(ranges) == 1 else torch.cat(ranges, dim=2)
+    return Prefix(*both.split(layout.key_heads))
 
 
 def _attention(qkv: Tensor, layout: Layout, out: Tensor) -> list[Tensor]:
-    suffix, prefix = _blocks(qkv, layout)
-    lse = [attend(suffix, prefix, out[:, :, layout.prefix :])]
-    return lse if prefix is None else [*lse, attend(prefix, None, out[:, :, : layout.prefix])]
+    out[:, :, layout.end :] = 0
+    return [
+        attend(_block(qkv, layout, node), _before(qkv, layout, node), out[:, :, node.columns]) for node in layout.nodes
+    ]
 
 
 def _attention_backward(saved: _Saved, layout: Layout, dout: Tensor) -> Tensor:
     dqkv = torch.empty_like(saved.qkv)
-    (suffix, prefix), (dsuffix, dprefix) = _blocks(saved.qkv, layout), _blocks(dqkv, layout)
-    at = layout.prefix
-    if prefix is not None and dprefix is not None:
-        attend_backward(prefix, None, saved.out[:, :, :at], saved.lse[1], dout[:, :, :at], dprefix, None)
-    attend_backward(suffix, prefix, saved.out[:, :, at:], saved.lse[0], dout[:, :, at:], dsuffix, dprefix)
+    dqkv[:, :, layout.end :] = 0
+    # Many nodes may go on from the same columns: what they send there is summed up in float32.
+    sent = torch.zeros(2 * layout.key_heads, dqkv.shape[1], layout.shared)
+    for node, lse in zip(layout.nodes, saved.lse, strict=True):
+        block, into, at = _block(saved.qkv, layout, node), _block(dqkv, layout, node), node.columns
+        before = _before(saved.qkv, layout, node)
+        found = attend_backward(block, before, saved.out[:, :, at], lse, dout[:, :, at], into)
+        if found is not None:
+            widths = [columns.stop - columns.start for columns in node.before]
+            for columns, part in zip(node.before, found.split(widths, dim=2), strict=True):
+                sent[:, :, columns] += part
+    dqkv[layout.heads :, :, : layout.shared] += sent
     return dqkv
 
 

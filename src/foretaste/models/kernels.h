@@ -21,9 +21,15 @@ static inline float get(T x) { return x; }
 static inline T put(float x) { return x; }
 #endif
 
+#if defined(BF16) && defined(__AVX512BF16__)
+#include <immintrin.h>
+#define PAIRS /* there are instructions for products of bfloat16 pairs */
+#endif
+
 #define COLUMNS 512
 #define CHUNK 4096
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define INLINE static inline __attribute__((always_inline))
 #define PARALLEL _Pragma("omp parallel for schedule(static)")
 
 /* e^x to within 2e-7 of itself; constant below -87 (1.6e-38) and above 88. No branches, so that loops vectorise */

@@ -104,7 +104,10 @@ def _processor() -> str:
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel: tensors become pointers, ints int64, floats float; `like` has the type it is compiled for."""
+    """Call a kernel: tensors and structures become pointers, ints int64, floats float.
+
+    `like` has the type of numbers that it is compiled for.
+    """
     loaded = library(like.dtype)
     assert loaded is not None
     getattr(loaded, name)(*map(_argument, arguments))
@@ -113,6 +116,8 @@ def call(name: str, like: Tensor, *arguments: Any) -> None:
 def _argument(value: Any) -> Any:
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, ctypes.Structure):
+        return ctypes.byref(value)
     return ctypes.c_float(value) if isinstance(value, float) else value if value is None else ctypes.c_int64(value)
 
 
@@ -175,6 +180,18 @@ def join(far: Tensor | None, near: Tensor, inverse: Tensor | None, out: Tensor) 
     """Write (far + near) * inverse to `out`. Shapes: heads D BS, heads B D S, heads BS -> heads D BS (strided)."""
     heads, batch, size, width = near.shape
     call("join", near, far, near, inverse, out, out.stride(1), heads, size, batch, width)
+
+
+def part(x: Tensor, sequences: int, *, group: int = 1, turned: bool = False) -> Tensor:
+    """Return the sequences of some columns apart, each head `group` times, their two sides exchanged if `turned`.
+
+    Shapes: heads D BS (rows may be apart) -> heads * group B D S, or heads * group B S D.
+    """
+    heads, size, columns = x.shape
+    width = columns // sequences
+    out = x.new_empty(heads * group, sequences, *((width, size) if turned else (size, width)))
+    call("part", x, x, x.stride(1), out, int(turned), heads, group, size, sequences, width)
+    return out
 
 
 def row_dot(gradient: Tensor, out: Tensor) -> Tensor:

@@ -10,22 +10,18 @@
 #define SPAN 128
 #define MAX_D 256
 #define TOGETHER 4
-#define INLINE static inline __attribute__((always_inline))
 
 typedef float Floats __attribute__((vector_size(64)));
 
-#if defined(BF16) && defined(__AVX512BF16__)
-#include <immintrin.h>
-#define PAIRS
-typedef T Query;
-typedef T Weight;
-INLINE Floats pair_product(Floats sum, const T *pair, __m512i numbers) {
-    int32_t both; memcpy(&both, pair, sizeof both);
-    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(both), (__m512bh)numbers);
+#ifdef PAIRS
+/* The first and the second of 16 pairs */
+INLINE Floats first_of(__m512i pairs) { return (Floats)_mm512_slli_epi32(pairs, 16); }
+INLINE Floats second_of(__m512i pairs) { return (Floats)_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)); }
+/* One instruction; written as two operations, the compiler would reorder the sums and need two */
+INLINE Floats add_product(Floats sum, float w, Floats x) {
+    return (Floats)_mm512_fmadd_ps(_mm512_set1_ps(w), (__m512)x, (__m512)sum);
 }
 #else
-typedef float Query;
-typedef float Weight;
 INLINE Floats floats(const T *x) {
 #ifdef BF16
     typedef uint16_t Half __attribute__((vector_size(32)));
@@ -39,46 +35,50 @@ INLINE Floats floats(const T *x) {
 }
 #endif
 
-/* Rotate queries (in place) and keys by their positions; write keys and values to their slots.
-   qkv: N x (heads + 2 K) x D; cos, sin: N x D/2 */
-void remember(T *qkv, const T *cos_, const T *sin_, const int64_t *rows, const int64_t *slots, T *keys, T *values,
-              int64_t N, int64_t heads, int64_t K, int64_t D, int64_t S) {
-    PARALLEL
-    for (int64_t t = 0; t < N; t++) {
-        const T *c = cos_ + t * D / 2, *s = sin_ + t * D / 2;
-        int64_t slot = slots[t];
-        for (int64_t h = 0; h < heads + K; h++) {
-            T *a = qkv + (t * (heads + 2 * K) + h) * D, *b = a + D / 2, *v = a + K * D;
-            for (int64_t d = 0; d < D / 2; d++) {
-                float first = get(a[d]), second = get(b[d]), cosine = get(c[d]), sine = get(s[d]);
-                a[d] = put(first * cosine - second * sine);
-                b[d] = put(second * cosine + first * sine);
-            }
-            if (h < heads) continue;
-            int64_t place = (rows[t] * K + h - heads) * S;
-            T *key = keys + (place + slot / SLOTS * SLOTS) * D, *value = values + place * D;
-#ifdef PAIRS
-            for (int64_t d = 0; d < D; d += 2) memcpy(key + d * SLOTS + slot % SLOTS * 2, a + d, 2 * sizeof(T));
-            for (int64_t d = 0; d < D; d++) value[(slot / 2 * D + d) * 2 + slot % 2] = v[d];
-#else
-            for (int64_t d = 0; d < D; d++) key[d * SLOTS + slot % SLOTS] = a[d];
-            memcpy(value + slot * D, v, D * sizeof(T));
-#endif
+/* Rotate one token's queries (in place) and keys by its position; write keys and values to its slot of its row.
+   qkv: (heads + 2 K) x D; cos, sin: D/2 */
+INLINE void remember_token(T *qkv, const T *c, const T *s, int64_t row, int64_t slot, T *keys, T *values, int64_t heads,
+                           int64_t K, int64_t D, int64_t S) {
+    for (int64_t h = 0; h < heads + K; h++) {
+        T *a = qkv + h * D, *b = a + D / 2, *v = a + K * D;
+        for (int64_t d = 0; d < D / 2; d++) {
+            float first = get(a[d]), second = get(b[d]), cosine = get(c[d]), sine = get(s[d]);
+            a[d] = put(first * cosine - second * sine);
+            b[d] = put(second * cosine + first * sine);
         }
+        if (h < heads) continue;
+        int64_t place = (row * K + h - heads) * S;
+        T *key = keys + (place + slot / SLOTS * SLOTS) * D, *value = values + place * D;
+#ifdef PAIRS
+        for (int64_t d = 0; d < D; d += 2) memcpy(key + d * SLOTS + slot % SLOTS * 2, a + d, 2 * sizeof(T));
+        for (int64_t d = 0; d < D; d++) value[(slot / 2 * D + d) * 2 + slot % 2] = v[d];
+#else
+        for (int64_t d = 0; d < D; d++) key[d * SLOTS + slot % SLOTS] = a[d];
+        memcpy(value + slot * D, v, D * sizeof(T));
+#endif
     }
 }
 
+/* The same for N tokens */
+void remember(T *qkv, const T *cos_, const T *sin_, const int64_t *rows, const int64_t *slots, T *keys, T *values,
+              int64_t N, int64_t heads, int64_t K, int64_t D, int64_t S) {
+    PARALLEL
+    for (int64_t t = 0; t < N; t++)
+        remember_token(qkv + t * (heads + 2 * K) * D, cos_ + t * D / 2, sin_ + t * D / 2, rows[t], slots[t], keys, values,
+                       heads, K, D, S);
+}
+
 /* Scores of n queries (rows of D) against a block of keys, to n rows of SPAN */
-INLINE void score_block(const int n, const Query *q, const T *keys, int64_t D, float *s) {
+INLINE void score_block(const int n, const float *q, const T *keys, int64_t D, float *s) {
     Floats sums[TOGETHER][2] = {0};
 #ifdef PAIRS
-    for (int64_t d = 0; d < D; d += 2, keys += 2 * SLOTS) {
-        __m512i low = _mm512_loadu_si512(keys), high = _mm512_loadu_si512(keys + SLOTS);
-        for (int i = 0; i < n; i++) {
-            sums[i][0] = pair_product(sums[i][0], q + i * D + d, low);
-            sums[i][1] = pair_product(sums[i][1], q + i * D + d, high);
+    for (int64_t d = 0; d < D; d += 2, keys += 2 * SLOTS)
+        for (int half = 0; half < 2; half++) {
+            __m512i pairs = _mm512_loadu_si512(keys + half * SLOTS);
+            Floats first = first_of(pairs), second = second_of(pairs);
+            for (int i = 0; i < n; i++) sums[i][half] = add_product(sums[i][half], q[i * D + d], first);
+            for (int i = 0; i < n; i++) sums[i][half] = add_product(sums[i][half], q[i * D + d + 1], second);
         }
-    }
 #else
     for (int64_t d = 0; d < D; d++, keys += SLOTS) {
         Floats low = floats(keys), high = floats(keys + 16);
@@ -88,38 +88,42 @@ INLINE void score_block(const int n, const Query *q, const T *keys, int64_t D, f
     for (int i = 0; i < n; i++) memcpy(s + i * SPAN, sums[i], sizeof sums[i]);
 }
 
-/* out (n rows of MAX_D) += p (n rows of SPAN) times `count` values */
-INLINE void mix_values(const int n, const Weight *p, const T *values, int64_t D, int64_t count, float *out) {
-    int64_t d = 0;
-    for (; d + 32 <= D; d += 32) {
-        Floats sums[TOGETHER][2];
-        for (int i = 0; i < n; i++) memcpy(sums[i], out + i * MAX_D + d, sizeof sums[i]);
+/* Numbers d .. d + 16 m of out (n rows of MAX_D) += p (n rows of SPAN) times `count` values */
+INLINE void mix_part(const int n, const int m, const float *p, const T *values, int64_t D, int64_t count, int64_t d,
+                     float *out) {
+    Floats sums[TOGETHER][4];
+    for (int i = 0; i < n; i++) memcpy(sums[i], out + i * MAX_D + d, m * sizeof(Floats));
 #ifdef PAIRS
-        for (int64_t s = 0; s < count; s += 2) {
-            const T *two = values + (s / 2 * D + d) * 2;
-            __m512i low = _mm512_loadu_si512(two), high = _mm512_loadu_si512(two + 32);
-            if (s + 1 == count) { /* the second of the two was never written */
-                __m512i first = _mm512_set1_epi32(0xffff);
-                low = _mm512_and_si512(low, first); high = _mm512_and_si512(high, first);
-            }
-            for (int i = 0; i < n; i++) {
-                sums[i][0] = pair_product(sums[i][0], p + i * SPAN + s, low);
-                sums[i][1] = pair_product(sums[i][1], p + i * SPAN + s, high);
-            }
+    for (int64_t s = 0; s < count; s += 2) {
+        const T *two = values + (s / 2 * D + d) * 2;
+        /* the second of the last two may never have been written */
+        __mmask32 there = s + 1 == count ? 0x55555555 : 0xffffffff;
+        for (int j = 0; j < m; j++) {
+            __m512i pairs = _mm512_maskz_loadu_epi16(there, two + 32 * j);
+            Floats first = first_of(pairs), second = second_of(pairs);
+            for (int i = 0; i < n; i++) sums[i][j] = add_product(sums[i][j], p[i * SPAN + s], first);
+            for (int i = 0; i < n; i++) sums[i][j] = add_product(sums[i][j], p[i * SPAN + s + 1], second);
         }
+    }
 #else
-        for (int64_t s = 0; s < count; s++) {
-            Floats low = floats(values + s * D + d), high = floats(values + s * D + d + 16);
-            for (int i = 0; i < n; i++) { sums[i][0] += p[i * SPAN + s] * low; sums[i][1] += p[i * SPAN + s] * high; }
+    for (int64_t s = 0; s < count; s++)
+        for (int j = 0; j < m; j++) {
+            Floats numbers = floats(values + s * D + d + 16 * j);
+            for (int i = 0; i < n; i++) sums[i][j] += p[i * SPAN + s] * numbers;
         }
 #endif
-        for (int i = 0; i < n; i++) memcpy(out + i * MAX_D + d, sums[i], sizeof sums[i]);
-    }
+    for (int i = 0; i < n; i++) memcpy(out + i * MAX_D + d, sums[i], m * sizeof(Floats));
+}
+
+INLINE void mix_values(const int n, const float *p, const T *values, int64_t D, int64_t count, float *out) {
+    int64_t d = 0;
+    for (; d + 64 <= D; d += 64) mix_part(n, 4, p, values, D, count, d, out);
+    for (; d + 16 <= D; d += 16) mix_part(n, 1, p, values, D, count, d, out);
     for (int i = 0; i < n && d < D; i++)
         for (int64_t s = 0; s < count; s++)
             for (int64_t e = d; e < D; e++) {
 #ifdef PAIRS
-                out[i * MAX_D + e] += get(p[i * SPAN + s]) * get(values[(s / 2 * D + e) * 2 + s % 2]);
+                out[i * MAX_D + e] += p[i * SPAN + s] * get(values[(s / 2 * D + e) * 2 + s % 2]);
 #else
                 out[i * MAX_D + e] += p[i * SPAN + s] * get(values[s * D + e]);
 #endif
@@ -128,73 +132,98 @@ INLINE void mix_values(const int n, const Weight *p, const T *values, int64_t D,
 
 typedef struct { float out[TOGETHER * MAX_D], peak[TOGETHER], sum[TOGETHER]; } Head;
 
+/* Turn a row of raw scores into weights; `count` of them are real, and whole blocks have room. Return their sum */
+INLINE float weigh(float *p, float scale, int64_t count, float *peak_) {
+    float peaks[SLOTS], sums[SLOTS] = {0}, peak = *peak_, sum = 0;
+    for (int64_t j = count; j % SLOTS; j++) p[j] = -INFINITY;
+    for (int j = 0; j < SLOTS; j++) peaks[j] = peak;
+    for (int64_t b = 0; b < count; b += SLOTS)
+        for (int j = 0; j < SLOTS; j++) { p[b + j] *= scale; peaks[j] = p[b + j] > peaks[j] ? p[b + j] : peaks[j]; }
+    for (int j = 0; j < SLOTS; j++) peak = peaks[j] > peak ? peaks[j] : peak;
+    for (int64_t b = 0; b < count; b += SLOTS)
+        for (int j = 0; j < SLOTS; j++) {
+            p[b + j] = exp_(p[b + j] - peak);
+            sums[j] += p[b + j];
+        }
+    for (int j = 0; j < SLOTS; j++) sum += sums[j];
+    *peak_ = peak;
+    return sum;
+}
+
 /* Attend to `visible` slots of one row, as one more part of a softmax (Milakov & Gimelshein 2018, arXiv:1805.02867) */
-INLINE void attend_part(const int n, Head *head, const Query *q, const T *keys, const T *values, float scale, int64_t D,
+INLINE void attend_part(const int n, Head *head, const float *q, const T *keys, const T *values, float scale, int64_t D,
                         int64_t visible) {
     for (int64_t from = 0; from < visible; from += SPAN) {
         float s[TOGETHER * SPAN];
-        Weight weights[TOGETHER * SPAN];
         int64_t count = MIN(SPAN, visible - from);
         for (int64_t b = 0; b < count; b += SLOTS) score_block(n, q, keys + (from + b) * D, D, s + b);
         for (int i = 0; i < n; i++) {
-            float *p = s + i * SPAN, peak = head->peak[i], sum = 0;
-            for (int64_t j = 0; j < count; j++) { p[j] *= scale; peak = p[j] > peak ? p[j] : peak; }
-            for (int64_t j = 0; j < count; j++) {
-                float e = exp_(p[j] - peak);
-                sum += e;
-#ifdef PAIRS
-                weights[i * SPAN + j] = put(e);
-#else
-                weights[i * SPAN + j] = e;
-#endif
-            }
-#ifdef PAIRS
-            if (count % 2) weights[i * SPAN + count] = 0;
-#endif
-            float kept = exp_(head->peak[i] - peak);
+            float before = head->peak[i], sum = weigh(s + i * SPAN, scale, count, head->peak + i);
+            float kept = exp_(before - head->peak[i]);
             head->sum[i] = head->sum[i] * kept + sum;
-            head->peak[i] = peak;
             for (int64_t d = 0; d < D; d++) head->out[i * MAX_D + d] *= kept;
         }
-        mix_values(n, weights, values + from * D, D, count, head->out);
+        mix_values(n, s, values + from * D, D, count, head->out);
     }
 }
 
-/* Attention of some tokens (M of N, by index) over their row up to their own slot, and over what the row inherits:
-   parents[row] (-1: none) is the row whose context this one goes on from, inherited[row] how many tokens of it.
-   out: M x heads x D */
+/* A tree of contexts in the cache of one layer */
+typedef struct {
+    const int64_t *parents; /* the row whose context this one goes on from; -1: none */
+    const int64_t *inherited; /* how many tokens of it */
+    const T *keys, *values;
+    int64_t K, D, S;
+} Tree;
+
+/* Attention of one token's `group` query heads of key head k over its row up to its own slot, and over what the row
+   inherits. asked: group x D; out: number i goes to out[i / 32 * step + i % 32] */
+INLINE void attend_token(const T *asked, const Tree *tree, int64_t row, int64_t slot, int64_t k, int64_t group,
+                         float scale, T *out, int64_t first, int64_t step) {
+    int64_t K = tree->K, D = tree->D, S = tree->S;
+    for (int64_t from = 0; from < group; from += TOGETHER) {
+        int64_t n = MIN(TOGETHER, group - from);
+        Head head;
+        for (int64_t i = 0; i < n; i++) {
+            head.peak[i] = -INFINITY;
+            head.sum[i] = 0;
+            for (int64_t d = 0; d < D; d++) head.out[i * MAX_D + d] = 0;
+        }
+        float q[TOGETHER * MAX_D];
+        for (int64_t d = 0; d < n * D; d++) q[d] = get(asked[from * D + d]);
+        for (int64_t at = row, visible = slot + 1;;) {
+            const T *keys = tree->keys + (at * K + k) * S * D, *values = tree->values + (at * K + k) * S * D;
+            switch (n) {
+                case 1: attend_part(1, &head, q, keys, values, scale, D, visible); break;
+                case 2: attend_part(2, &head, q, keys, values, scale, D, visible); break;
+                case 3: attend_part(3, &head, q, keys, values, scale, D, visible); break;
+                default: attend_part(4, &head, q, keys, values, scale, D, visible);
+            }
+            int64_t parent = tree->parents[at];
+            if (parent < 0) break;
+            visible = tree->inherited[at] - tree->inherited[parent];
+            at = parent;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            float share = 1.0f / head.sum[i];
+            for (int64_t d = 0; d < D; d += 32) {
+                int64_t to = first + (from + i) * D + d;
+                T *piece = out + to / 32 * step + to % 32;
+                for (int64_t e = 0; e < MIN(32, D - d); e++) piece[e] = put(head.out[i * MAX_D + d + e] * share);
+            }
+        }
+    }
+}
+
+/* Attention of some tokens (M of N, by index). out: M x heads x D */
 void attend(const T *qkv, const int64_t *tokens, const int64_t *rows, const int64_t *slots, const int64_t *parents,
             const int64_t *inherited, const T *keys, const T *values, T *out, float scale, int64_t M, int64_t heads,
             int64_t K, int64_t D, int64_t S) {
+    Tree tree = {parents, inherited, keys, values, K, D, S};
     int64_t group = heads / K;
     _Pragma("omp parallel for schedule(dynamic, 8)")
     for (int64_t task = 0; task < K * M; task++) {
-        int64_t k = task / M, m = task % M, t = tokens[m];
-        for (int64_t from = 0; from < group; from += TOGETHER) {
-            int64_t n = MIN(TOGETHER, group - from), first = k * group + from;
-            const T *asked = qkv + (t * (heads + 2 * K) + first) * D;
-            Head head = {.peak = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
-#ifdef PAIRS
-            const Query *q = asked;
-#else
-            Query q[TOGETHER * MAX_D];
-            for (int64_t d = 0; d < n * D; d++) q[d] = get(asked[d]);
-#endif
-            for (int64_t row = rows[t], visible = slots[t] + 1;;) {
-                const T *own_keys = keys + (row * K + k) * S * D, *own_values = values + (row * K + k) * S * D;
-                switch (n) {
-                    case 1: attend_part(1, &head, q, own_keys, own_values, scale, D, visible); break;
-                    case 2: attend_part(2, &head, q, own_keys, own_values, scale, D, visible); break;
-                    case 3: attend_part(3, &head, q, own_keys, own_values, scale, D, visible); break;
-                    default: attend_part(4, &head, q, own_keys, own_values, scale, D, visible);
-                }
-                if (parents[row] < 0) break;
-                visible = inherited[row] - inherited[parents[row]];
-                row = parents[row];
-            }
-            for (int64_t i = 0; i < n; i++)
-                for (int64_t d = 0; d < D; d++)
-                    out[(m * heads + first + i) * D + d] = put(head.out[i * MAX_D + d] / head.sum[i]);
-        }
+        int64_t k = task / M, m = task % M, t = tokens[m], first = k * group * D;
+        const T *asked = qkv + t * (heads + 2 * K) * D + first;
+        attend_token(asked, &tree, rows[t], slots[t], k, group, scale, out + m * heads * D, first, 32);
     }
 }

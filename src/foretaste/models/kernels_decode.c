@@ -4,17 +4,19 @@
 
 #include "kernels.h"
 
-/* y = x / rms(x) * w, row by row */
+/* y = x / rms(x) * w, one row of H numbers; number h goes to y[h / 32 * step + h % 32] */
+INLINE void norm_row(const T *x, const T *w, float epsilon, T *y, int64_t step, int64_t H) {
+    float sum = 0;
+    for (int64_t h = 0; h < H; h++) { float v = get(x[h]); sum += v * v; }
+    float r = 1.0f / sqrtf(sum / H + epsilon);
+    for (int64_t from = 0; from < H; from += 32)
+        for (int64_t h = 0; h < MIN(32, H - from); h++)
+            y[from / 32 * step + h] = put(get(put(get(x[from + h]) * r)) * get(w[from + h]));
+}
+
 void rms_norm_rows(const T *x, const T *w, float epsilon, T *y, int64_t rows, int64_t H) {
     PARALLEL
-    for (int64_t row = 0; row < rows; row++) {
-        const T *in = x + row * H;
-        T *out = y + row * H;
-        float sum = 0;
-        for (int64_t h = 0; h < H; h++) { float v = get(in[h]); sum += v * v; }
-        float r = 1.0f / sqrtf(sum / H + epsilon);
-        for (int64_t h = 0; h < H; h++) out[h] = put(get(put(get(in[h]) * r)) * get(w[h]));
-    }
+    for (int64_t row = 0; row < rows; row++) norm_row(x + row * H, w, epsilon, y + row * H, 32, H);
 }
 
 /* y = silu(gate) * up; each row of gate_up: I numbers of gate, then I of up */

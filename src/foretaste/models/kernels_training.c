@@ -279,3 +279,26 @@ void transpose(const T *x, T *out, int64_t rows, int64_t columns) {
                     for (int64_t i = 0; i < height; i++) out[(c + j) * rows + r + i] = x[(r + i) * columns + c + j];
         }
 }
+
+/* Part the sequences of x (heads x D x B S, rows of `stride`), `group` times each head: out[h, b] is D x S, or, turned,
+   S x D. out: heads group x B x D x S or heads group x B x S x D */
+void part(const T *x, int64_t stride, T *out, int64_t turned, int64_t heads, int64_t group, int64_t D, int64_t B,
+          int64_t S) {
+    PARALLEL
+    for (int64_t both = 0; both < heads * B; both++) {
+        int64_t head = both / B, b = both % B;
+        const T *from = x + head * D * stride + b * S;
+        T *first = out + (head * group * B + b) * D * S;
+        if (!turned)
+            for (int64_t d = 0; d < D; d++) memcpy(first + d * S, from + d * stride, S * sizeof(T));
+        for (int64_t d = 0; turned && d < D; d += 32)
+            for (int64_t s = 0; s < S; s += 32) {
+                T tile[32][32] = {{0}};
+                int64_t height = MIN(32, D - d), width = MIN(32, S - s);
+                for (int64_t i = 0; i < height; i++) memcpy(tile[i], from + (d + i) * stride + s, width * sizeof(T));
+                transpose_tile(tile);
+                for (int64_t j = 0; j < width; j++) memcpy(first + (s + j) * D + d, tile[j], height * sizeof(T));
+            }
+        for (int64_t g = 1; g < group; g++) memcpy(first + g * B * D * S, first, D * S * sizeof(T));
+    }
+}

@@ -1,0 +1,159 @@
+/* Matrix products of decoding on the matrix unit (AMX), and the threads that share one pass.
+
+   A product's left operand lies in tiles of 16 rows x 32 numbers, each 1 KB in a piece, all tiles of 16 rows one after
+   the other. Its right operand, the weights, lies in panels of 32 outputs; a panel holds, for every 32 inputs, two
+   tiles of 16 outputs with the inputs in pairs. `matrix_unit.py` describes these functions. */
+
+#include "kernels.h"
+
+#define TILE 512
+#define PANEL 32
+#define STRETCH 256 /* rows that pass by a panel before the next one comes: they stay in the second cache */
+
+/* Where number k of row `row` is in a left operand of K numbers a row: LEFT(row, K) + k / 32 * TILE + k % 32 */
+#define LEFT(row, K) ((row) / 16 * 16 * (K) + (row) % 16 * 32)
+
+#if defined(PAIRS) && defined(__AMX_BF16__) && defined(_OPENMP) && defined(__linux__)
+#define MATRIX_UNIT
+#include <omp.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* 1 if this process may use the matrix unit; Linux hands it out on demand */
+int64_t matrix_unit(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+/* Lay out weights of K inputs as a right operand. Panel p takes 16 rows from `low` and 16 from `high`, from row p * step
+   on: a matrix with `high` 16 rows below `low` (step 32), or two matrices by turns (step 16). K is a multiple of 32 */
+void pack(const T *low, const T *high, T *packed, int64_t panels, int64_t step, int64_t K) {
+    PARALLEL
+    for (int64_t panel = 0; panel < panels; panel++)
+        for (int64_t row = 0; row < PANEL; row++) {
+            const T *from = (row < 16 ? low : high) + (panel * step + row % 16) * K;
+            T *to = packed + panel * PANEL * K + row / 16 * TILE + row % 16 * 2;
+            for (int64_t k = 0; k < K; k += 2) memcpy(to + k / 32 * 2 * TILE + k % 32 * 16, from + k, 2 * sizeof(T));
+        }
+}
+
+/* Threads that go through the phases of a pass together; each phase is a row of pieces that whoever is free takes */
+typedef struct {
+    int threads;
+    _Alignas(64) atomic_long next;
+    _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_int phase;
+} Team;
+
+INLINE int64_t take(Team *team) { return atomic_fetch_add_explicit(&team->next, 1, memory_order_relaxed); }
+
+/* End a phase: wait for the other threads, leaving the processor to others if that takes long */
+static void meet(Team *team) {
+    int phase = atomic_load(&team->phase);
+    if (atomic_fetch_add(&team->arrived, 1) == team->threads - 1) {
+        atomic_store(&team->arrived, 0);
+        atomic_store(&team->next, 0);
+        atomic_store(&team->phase, phase + 1);
+        return;
+    }
+    for (int tries = 0; atomic_load_explicit(&team->phase, memory_order_acquire) == phase; tries++) {
+        if (tries < 2000) _mm_pause();
+        else sched_yield();
+    }
+}
+
+#define EACH(piece, count) for (int64_t piece; (piece = take(team)) < (count);)
+
+static void configure_tiles(void) {
+    struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles = {.palette = 1};
+    for (int i = 0; i < 8; i++) { tiles.bytes[i] = 64; tiles.rows[i] = 16; }
+    _tile_loadconfig(&tiles);
+}
+
+/* sums (32 x 32) = 16 n rows of the left operand times a panel; `ahead`: the memory that is needed next */
+INLINE void multiply_block(const int n, const T *a, const T *b, int64_t K, const T *ahead, int64_t lines, float *sums) {
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    for (int64_t k = 0; k < K / 32; k++) {
+        _tile_loadd(4, a + k * TILE, 64);
+        _tile_loadd(6, b + k * 2 * TILE, 64);
+        _tile_loadd(7, b + k * 2 * TILE + TILE, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        if (n > 1) {
+            _tile_loadd(5, a + 16 * K + k * TILE, 64);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+        for (int64_t line = 0; line < lines; line++) _mm_prefetch(ahead + (k * lines + line) * 32, _MM_HINT_T1);
+    }
+    _tile_stored(0, sums, 128); _tile_stored(1, sums + 16, 128);
+    if (n > 1) { _tile_stored(2, sums + 512, 128); _tile_stored(3, sums + 528, 128); }
+}
+
+enum Kind {
+    STORE, /* y = sums */
+    ADD,   /* y += sums */
+    GATE   /* y = silu(gate) * up as a left operand; a panel holds 16 numbers of each */
+};
+
+INLINE __m512 widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+INLINE __m256i narrow(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+INLINE __m512 rounded(__m512 x) { return widen(narrow(x)); }
+
+/* silu(gate) * up, rounded after each step as `swiglu_part` does */
+INLINE __m256i gated(__m512 gate, __m512 up) {
+    float e[16], minus[16];
+    gate = rounded(gate);
+    _mm512_storeu_ps(minus, _mm512_sub_ps(_mm512_setzero_ps(), gate));
+    for (int i = 0; i < 16; i++) e[i] = exp_(minus[i]);
+    __m512 open = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_loadu_ps(e));
+    return narrow(_mm512_mul_ps(rounded(_mm512_div_ps(gate, open)), rounded(up)));
+}
+
+INLINE void finish_block(const enum Kind kind, const float *sums, const T *bias, T *y, int64_t ld, int64_t row,
+                         int64_t rows, int64_t panel) {
+    __m512 more[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int half = 0; bias && half < 2; half++)
+        more[half] = widen(_mm256_loadu_si256((const __m256i *)(bias + panel * PANEL + 16 * half)));
+    for (int64_t r = 0; r < rows; r++) {
+        __m512 low = _mm512_add_ps(_mm512_load_ps(sums + r * PANEL), more[0]);
+        __m512 high = _mm512_add_ps(_mm512_load_ps(sums + r * PANEL + 16), more[1]);
+        if (kind == GATE) {
+            T *out = y + LEFT(row + r, ld) + panel / 2 * TILE + panel % 2 * 16;
+            _mm256_storeu_si256((__m256i *)out, gated(low, high));
+        } else {
+            __m256i *out = (__m256i *)(y + (row + r) * ld + panel * PANEL);
+            if (kind == ADD) {
+                low = _mm512_add_ps(low, widen(_mm256_loadu_si256(out)));
+                high = _mm512_add_ps(high, widen(_mm256_loadu_si256(out + 1)));
+            }
+            _mm256_storeu_si256(out, narrow(low));
+            _mm256_storeu_si256(out + 1, narrow(high));
+        }
+    }
+}
+
+/* A phase: y = a W' + bias, one piece a panel and stretch of rows. ld: numbers a row of y */
+INLINE void multiply(Team *team, const enum Kind kind, const T *a, const T *w, const T *bias, T *y, int64_t M,
+                     int64_t N, int64_t K, int64_t ld) {
+    int64_t panels = N / PANEL, pieces = panels * ((M + STRETCH - 1) / STRETCH);
+    _Alignas(64) float sums[PANEL * PANEL];
+    for (int64_t piece = take(team), after; piece < pieces; piece = after) {
+        after = take(team);
+        int64_t panel = piece % panels, from = piece / panels * STRETCH, to = MIN(M, from + STRETCH);
+        const T *ahead = w + after % panels * PANEL * K, *b = w + panel * PANEL * K;
+        int64_t blocks = (to - from + 31) / 32, lines = after < pieces ? (32 + blocks - 1) / blocks : 0;
+        for (int64_t row = from, block = 0; row < to; row += 32, block++) {
+            const T *part = ahead + block * (K / 32) * lines * 32;
+            if (to - row > 16) multiply_block(2, a + row * K, b, K, part, lines, sums);
+            else multiply_block(1, a + row * K, b, K, part, lines, sums);
+            finish_block(kind, sums, bias, y, ld, row, MIN(32, to - row), panel);
+        }
+    }
+    meet(team);
+}
+#else
+int64_t matrix_unit(void) { return 0; }
+#endif
