@@ -41,7 +41,7 @@ def running(incumbent: Any, weights: list[Any], tmp_path_factory: pytest.TempPat
     config = replace(config_for(incumbent.url), learner=learner)
     (folder / "deploy.toml").write_text("", encoding="utf-8")
     with serve(config, folder) as found:
-        wait_for(lambda: found.deployment.state.checkpoint, 60)
+        wait_for(lambda: found.deployment.state.checkpoint, 180)
         yield found
 
 
@@ -115,7 +115,7 @@ def test_beside_a_canary_new_weights_are_tried_in_a_second_process(running: Any,
     with Offline.open(deployment.folder / "deploy.toml") as offline:
         other = weights[0] if serving == weights[1].id else weights[1]
         offline.try_checkpoint(Path(other.path))
-    kit.wait_for(lambda: deployment.candidate and deployment.candidate.checkpoint == other.id, 60)
+    kit.wait_for(lambda: deployment.candidate and deployment.candidate.checkpoint == other.id, 180)
     assert (deployment.learner.checkpoint, deployment.state.candidate) == (serving, other.id)
 
     def both_answer() -> bool:
@@ -134,6 +134,6 @@ def test_a_killed_learner_is_started_again_and_nobody_notices(running: Any, kit:
     os.kill(first, signal.SIGKILL)
     kit.wait_for(lambda: learner.checkpoint is None)
     assert running.ask(1).status_code == 200
-    kit.wait_for(lambda: learner.checkpoint == checkpoint_before, 60)
+    kit.wait_for(lambda: learner.checkpoint == checkpoint_before, 180)
     assert learner.process_id != first
     assert learner.restarts == 1
