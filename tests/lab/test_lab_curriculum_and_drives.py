@@ -8,7 +8,7 @@ from foretaste.checks import check
 from foretaste.config import DrivesConfig, TrainConfig, from_dict, to_dict
 from foretaste.envs.base import demonstrate
 from foretaste.envs.registry import make
-from foretaste.lab import curriculum, drives
+from foretaste.lab import curriculum, drives, places
 from foretaste.lab.jobs import Context
 from foretaste.lab.places import PLACES
 from foretaste.lab.results import Outcome, Results
@@ -126,7 +126,7 @@ def test_an_ablation_takes_out_one_drive():
         left = from_dict(TrainConfig, job.arguments["config"]).drives
         assert getattr(left, drive) == 0.0
         assert dataclasses.replace(left, **{drive: drives.WEIGHT}) == drives.DRIVEN
-    assert {one["environment"] for one in drives.rows(areas(ARMS))} == set(PLACES)
+    assert {one["environment"] for one in places.rows(areas(ARMS))} == set(PLACES)
 
 
 def test_a_job_of_drives_has_the_budget_of_its_environment():

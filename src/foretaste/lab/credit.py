@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from foretaste.config import TrainConfig
 from foretaste.lab.methods import BASELINES, method
-from foretaste.lab.places import PLACES, place_base
+from foretaste.lab.places import PLACES, place_base, rows
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
@@ -53,15 +51,6 @@ def best_baseline(results: Results, task: str) -> str | None:
         return sum((results.result(f"{name} @ {task}", seed) or {}).get("area", 0.0) for seed in results.seeds)
 
     return max(there, key=area, default=None)
-
-
-def rows(results: Results) -> list[dict[str, Any]]:
-    """Return the usual row of each arm, its task in a column of its own."""
-    found = []
-    for row in results.rows():
-        name, _, task = str(row.pop("arm")).partition(" @ ")
-        found.append({"task": task, "method": name, **row})
-    return found
 
 
 STUDY = Study(

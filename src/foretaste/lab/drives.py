@@ -6,10 +6,9 @@ One setting for all environments, chosen before anything was run: every drive we
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from foretaste.config import DrivesConfig, TrainConfig
-from foretaste.lab.places import PLACES, place_base
+from foretaste.lab.places import PLACES, place_base, rows
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
@@ -77,15 +76,6 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
         if pairs and len(differences) == len(pairs):
             mean = sum(differences) / len(differences)
             found[seed] = Bounds(mean, mean)
-    return found
-
-
-def rows(results: Results) -> list[dict[str, Any]]:
-    """Return the usual row of each arm, its environment in a column of its own."""
-    found = []
-    for row in results.rows():
-        what, _, place = str(row.pop("arm")).partition(" @ ")
-        found.append({"environment": place, "arm": what, **row})
     return found
 
 

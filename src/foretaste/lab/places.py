@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from foretaste.config import HeldOutConfig, ImitateConfig, TrainConfig
 from foretaste.lab.credit_map import FRESH_TABLES
 from foretaste.lab.methods import NEW, base
+from foretaste.lab.results import Results
 
 LOCK = "lock?horizon=4&choices=2&critical=2&cues=2&visibility=at+once&terse=true&table="
 
@@ -45,3 +46,12 @@ def place_base(place: str, seed: int) -> TrainConfig:
         algorithm=dataclasses.replace(made.algorithm, **start),
         held_out=HeldOutConfig(items=64, every=there.every, curve_items=48, enough=0.9),
     )
+
+
+def rows(results: Results) -> list[dict[str, Any]]:
+    """Return the usual row of each arm "NAME @ PLACE", its environment in a column of its own."""
+    found = []
+    for row in results.rows():
+        what, _, place = str(row.pop("arm")).partition(" @ ")
+        found.append({"environment": place, "arm": what, **row})
+    return found
