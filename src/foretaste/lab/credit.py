@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from foretaste.config import TrainConfig
 from foretaste.lab.methods import BASELINES, method
-from foretaste.lab.places import PLACES, place_base, rows
+from foretaste.lab.places import PLACES, mean_differences, place_base, rows
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
@@ -28,19 +28,9 @@ def _plan(tasks: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ..
 
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     """Return each seed's difference in area between the treatment and the best baseline, mean over the tasks."""
-    found: dict[int, Bounds] = {}
     tasks = [task for task in TASKS if f"{expectation.treatment} @ {task}" in results.arms]
-    for seed in results.seeds:
-        differences = []
-        for task in tasks:
-            ours = results.result(f"{expectation.treatment} @ {task}", seed)
-            theirs = results.result(f"{best_baseline(results, task)} @ {task}", seed)
-            if ours and theirs:
-                differences.append(ours["area"] - theirs["area"])
-        if tasks and len(differences) == len(tasks):
-            mean = sum(differences) / len(differences)
-            found[seed] = Bounds(mean, mean)
-    return found
+    pairs = [(f"{expectation.treatment} @ {task}", f"{best_baseline(results, task)} @ {task}") for task in tasks]
+    return mean_differences(results, "area", pairs)
 
 
 def best_baseline(results: Results, task: str) -> str | None:

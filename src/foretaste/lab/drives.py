@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from foretaste.config import DrivesConfig, TrainConfig
-from foretaste.lab.places import PLACES, place_base, rows
+from foretaste.lab.places import PLACES, mean_differences, place_base, rows
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
@@ -69,14 +69,7 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
         for place in PLACES
         if arm(expectation.treatment, place) in results.arms
     ]
-    found = {}
-    for seed in results.seeds:
-        both = [(results.result(ours, seed), results.result(theirs, seed)) for ours, theirs in pairs]
-        differences = [ours["area"] - theirs["area"] for ours, theirs in both if ours and theirs]
-        if pairs and len(differences) == len(pairs):
-            mean = sum(differences) / len(differences)
-            found[seed] = Bounds(mean, mean)
-    return found
+    return mean_differences(results, "area", pairs)
 
 
 STUDY = Study(

@@ -12,8 +12,9 @@ from typing import Any
 from foretaste.config import TrainConfig
 from foretaste.lab.credit_map import Cell, lock_base
 from foretaste.lab.methods import method
+from foretaste.lab.places import mean_differences
 from foretaste.lab.results import Results
-from foretaste.lab.sequences import Bounds, exactly
+from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
 
 SCALE = 10
@@ -43,16 +44,8 @@ def _plan(cells: Sequence[Cell], seeds: tuple[int, ...], tokens: int, minutes: f
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     """Return each seed's difference in success at the end between the idea and a scaled method, mean over the cells."""
     cells = [cell.name for cell in CELLS if f"{IDEA} @ {cell.name}" in results.arms]
-    found = {}
-    for seed in results.seeds:
-        pairs = [
-            [results.result(f"{name} @ {cell}", seed) for name in (expectation.treatment, expectation.baseline)]
-            for cell in cells
-        ]
-        known = [(ours["success_after"], theirs["success_after"]) for ours, theirs in pairs if ours and theirs]
-        if cells and len(known) == len(cells):
-            found[seed] = exactly(sum(ours - theirs for ours, theirs in known) / len(known))
-    return found
+    pairs = [(f"{expectation.treatment} @ {cell}", f"{expectation.baseline} @ {cell}") for cell in cells]
+    return mean_differences(results, "success_after", pairs)
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from foretaste.config import HeldOutConfig, ImitateConfig, TrainConfig
 from foretaste.lab.credit_map import FRESH_TABLES
 from foretaste.lab.methods import NEW, base
 from foretaste.lab.results import Results
+from foretaste.lab.sequences import Bounds, exactly
 
 LOCK = "lock?horizon=4&choices=2&critical=2&cues=2&visibility=at+once&terse=true&table="
 
@@ -54,4 +56,15 @@ def rows(results: Results) -> list[dict[str, Any]]:
     for row in results.rows():
         what, _, place = str(row.pop("arm")).partition(" @ ")
         found.append({"environment": place, "arm": what, **row})
+    return found
+
+
+def mean_differences(results: Results, metric: str, pairs: Sequence[tuple[str, str]]) -> dict[int, Bounds]:
+    """Return each seed's difference in a metric between two arms, mean over pairs of arms; whole seeds only."""
+    found = {}
+    for seed in results.seeds:
+        both = [(results.result(ours, seed), results.result(theirs, seed)) for ours, theirs in pairs]
+        differences = [ours[metric] - theirs[metric] for ours, theirs in both if ours and theirs]
+        if pairs and len(differences) == len(pairs):
+            found[seed] = exactly(sum(differences) / len(differences))
     return found
