@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,8 @@ class MixedPool:
             place = source.env, source.level
             registers[place] = tuple(dict.fromkeys((*registers.get(place, ()), *source.registers)))
         for (name, level), wordings in registers.items():
-            make(name, level=level)  # refuses a level that there is not
             env = dataclasses.replace(config.env, id=name, level=level, registers=wordings)
-            self._pools[name, level] = EnvPool(env)
+            self._pools[name, level] = EnvPool(env, functools.partial(make, name, level=level))
 
     def of(self, task: Task) -> EnvPool:
         """Return the pool in which a task is played."""

@@ -236,12 +236,13 @@ class _Run:
             played = dataclasses.replace(played, episodes=[without_values(episode) for episode in played.episodes])
         self.done.episodes += len(played.episodes)
         self.done.sampled_tokens += sum(episode.action_tokens for episode in played.episodes)
-        errors = Counter(episode.error for episode in played.episodes if episode.end is EpisodeEnd.ERROR)
+        failed = [episode for episode in played.episodes if episode.end is EpisodeEnd.ERROR]
+        errors = Counter((episode.env, episode.error) for episode in failed)
         if errors.total() * 2 > len(tasks):
-            reason, times = errors.most_common(1)[0]
+            (env, reason), times = errors.most_common(1)[0]
             raise RunError(
                 f"The environment failed in {errors.total()} of {len(tasks)} episodes of step {step}; most often "
-                f"({times}): {reason}. Check it: foretaste envs check {tasks[0].env}"
+                f"({times}): {reason}. Check it: foretaste envs check {env}"
             )
         return played
 
