@@ -120,9 +120,12 @@ class Checked(NamedTuple):
     fitted: tuple[LossPoint, ...]
     fit: Fit
     forecast: Forecast
-    before: float
-    """Loss of the fitted run with the most compute: what "no change" forecasts."""
     made: LossPoint
+
+    @property
+    def largest(self) -> LossPoint:
+        """The fitted run with the most compute; that its loss stays is what "no change" forecasts."""
+        return max(self.fitted, key=lambda point: point.parameters * point.tokens)
 
     @property
     def error(self) -> float:
@@ -132,7 +135,7 @@ class Checked(NamedTuple):
     @property
     def inside(self) -> bool:
         """Whether the made loss lies in the forecast's interval."""
-        return self.forecast.low <= self.made.loss <= self.forecast.high
+        return self.forecast.covers(self.made.loss)
 
 
 @functools.lru_cache(maxsize=64)
@@ -143,8 +146,7 @@ def _fit(fitted: tuple[LossPoint, ...]) -> Fit:
 def checked(fitted: tuple[LossPoint, ...], made: LossPoint) -> Checked:
     """Fit the law to the small runs, and hold its forecast against the made one."""
     fit = _fit(fitted)
-    largest = max(fitted, key=lambda point: point.parameters * point.tokens)
-    return Checked(fitted, fit, fit.at(made.parameters, made.tokens, new_run=True), largest.loss, made)
+    return Checked(fitted, fit, fit.at(made.parameters, made.tokens, new_run=True), made)
 
 
 def forecasts(results: Results) -> dict[int, Checked]:
@@ -164,7 +166,7 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     for seed, one in forecasts(results).items():
         value = float(one.inside) if expectation.metric == "inside" else one.error
         if expectation.baseline is not None:
-            value -= abs(one.before - one.made.loss) / one.made.loss
+            value -= abs(one.largest.loss - one.made.loss) / one.made.loss
         found[seed] = exactly(value)
     return found
 
@@ -175,7 +177,7 @@ def rows(results: Results) -> list[dict[str, Any]]:
         {
             "seed": seed,
             "compute, times the largest fitted": made_times(one),
-            "loss there": one.before,
+            "loss there": one.largest.loss,
             "forecast": one.forecast.value,
             "low": one.forecast.low,
             "high": one.forecast.high,
@@ -190,7 +192,7 @@ def rows(results: Results) -> list[dict[str, Any]]:
 
 def made_times(one: Checked) -> float:
     """Return the compute of the made run over that of the largest fitted one, as the ratio of N D."""
-    return one.made.parameters * one.made.tokens / max(p.parameters * p.tokens for p in one.fitted)
+    return one.made.parameters * one.made.tokens / (one.largest.parameters * one.largest.tokens)
 
 
 def picture(results: Results) -> Picture:
@@ -202,7 +204,7 @@ def picture(results: Results) -> Picture:
     ]
     if found:
         one = found[0]
-        largest = max(one.fitted, key=lambda point: point.parameters * point.tokens)
+        largest = one.largest
         way = np.linspace(0.0, 1.0, 12)
         sizes = [
             (

@@ -53,7 +53,7 @@ class Checked(NamedTuple):
     @property
     def inside(self) -> bool:
         """Whether the end lies in the interval; without one it does not."""
-        return self.forecast is not None and self.forecast.low <= self.end <= self.forecast.high
+        return self.forecast is not None and self.forecast.covers(self.end)
 
 
 def checked(curve: Sequence[Measured], end: float, share: float = SHARE) -> Checked | None:

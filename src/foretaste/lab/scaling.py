@@ -39,6 +39,10 @@ class Forecast(NamedTuple):
     high: float
     level: float
 
+    def covers(self, measured: float) -> bool:
+        """Return whether a measured value lies in the interval."""
+        return self.low <= measured <= self.high
+
 
 class LossPoint(NamedTuple):
     """One supervised run's final loss."""
@@ -122,7 +126,7 @@ def check_forecast(fit: Fit, held_out: Sequence[tuple[tuple[float, ...], float]]
     checks = []
     for inputs, measured in held_out:
         forecast = fit.at(*inputs, new_run=True)
-        checks.append(ForecastCheck(tuple(inputs), forecast, measured, forecast.low <= measured <= forecast.high))
+        checks.append(ForecastCheck(tuple(inputs), forecast, measured, forecast.covers(measured)))
     return checks
 
 
