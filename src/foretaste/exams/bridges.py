@@ -108,7 +108,8 @@ def rendered(items: Sequence[Item], *, examples: int = 2) -> tuple[list[dict[str
     rows: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     for item in items:
-        player = pools.player(_task(item), None)
+        task = _task(item)
+        player = pools.of(task).player(task, None)
         conversation = player.start("export")
         if conversation is None:
             left_out[item.env] = player.error or "it cannot be started"
@@ -130,7 +131,7 @@ def rendered(items: Sequence[Item], *, examples: int = 2) -> tuple[list[dict[str
                 "prompt": flat(conversation.messages),
             }
         )
-        pools.give_back(player)
+        pools.of(task).give_back(player)
     return rows, left_out
 
 
@@ -144,13 +145,14 @@ def grade(row: dict[str, Any], reply: str) -> Grade:
     """Return what a reply to an exported item earns: 1 for a full success, else 0; `error` if it cannot be judged."""
     pools = _grading_pools()
     item = Item(row["env"], int(row["level"]), row["register"], int(row["seed"]), row["cluster"])
-    player = pools.player(_task(item), None)
+    task = _task(item)
+    player = pools.of(task).player(task, None)
     if player.start("grade") is None:
         return Grade(0.0, player.error or "the item cannot be started")
     if item_hash(player.observation) != row["text_hash"]:
         return Grade(0.0, "the item renders differently in this process; set PYTHONHASHSEED=0 for export and scoring")
     _, _, _, _, info = player.env.step(reply)
-    pools.give_back(player)
+    pools.of(task).give_back(player)
     if info.get("error"):
         return Grade(0.0, str(info["error"]))
     return Grade(float(float(info.get("success") or 0.0) >= 1.0))

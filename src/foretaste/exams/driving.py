@@ -15,7 +15,7 @@ from foretaste.errors import EnvError
 from foretaste.exams.endpoint import Endpoint
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
 from foretaste.rl.player import Player
-from foretaste.rl.rollout import EnvPool, Oracle, is_sampler, rollout
+from foretaste.rl.rollout import Oracle, Pool, is_sampler, rollout
 from foretaste.rl.tasks import Task
 
 OnEpisode = Callable[[Episode, str | None], None]
@@ -46,7 +46,7 @@ class _Lazy(Sequence[Task]):
 def play(
     policy: Policy,
     tasks: Iterable[Task],
-    pool: EnvPool,
+    pool: Pool,
     on_episode: OnEpisode,
     *,
     concurrent: int,
@@ -69,7 +69,7 @@ def play(
 def _play_texts(
     asking: _Threads | _Batches,
     tasks: Iterator[Task],
-    pool: EnvPool,
+    pool: Pool,
     on_episode: OnEpisode,
     concurrent: int,
     checkpoint: str | None,
@@ -78,11 +78,11 @@ def _play_texts(
 
     def over(player: Player, failure: str | None = None) -> None:
         on_episode(player.episode(), failure)
-        pool.give_back(player)
+        pool.of(player.task).give_back(player)
 
     while True:
         while live < concurrent and (task := next(tasks, None)) is not None:
-            player = pool.player(task, checkpoint)
+            player = pool.of(task).player(task, checkpoint)
             conversation = player.start(str(task.sample_seed))
             if conversation is None:
                 over(player)

@@ -70,7 +70,7 @@ def play(pools: Pools) -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         told = state.metadata
         asked = tasks.Task(told["env"], int(told["seed"]), int(told["level"]), told["register"], 0)
-        player = pools.player(asked, None)
+        player = pools.of(asked).player(asked, None)
         conversation = player.start(str(state.sample_id))
         if conversation is None:
             raise RuntimeError(player.error)
@@ -83,7 +83,7 @@ def play(pools: Pools) -> Solver:
                 break
             state.messages.append(ChatMessageUser(content=observation))
         episode = player.episode()
-        pools.give_back(player)
+        pools.of(asked).give_back(player)
         mark = mark_of(episode)
         if mark is Mark.ERROR:
             raise RuntimeError(episode.error)

@@ -17,7 +17,6 @@ from foretaste.envs.reworded import Reworded
 from foretaste.errors import ForetasteError
 from foretaste.exams.paper import Item
 from foretaste.exams.seal import item_hash
-from foretaste.rl.player import Player
 from foretaste.rl.rollout import EnvPool
 from foretaste.rl.tasks import Task
 
@@ -44,16 +43,17 @@ class Planned(gymnasium.Wrapper[str, str, str, str]):
         return observation, info
 
 
-class Pools(EnvPool):
-    """Environments of every family and level of a sitting; `rollout` takes players of any of them."""
+class Pools:
+    """Environments of every family and level of a sitting; a `rollout.Pool`."""
 
     def __init__(self, examples: int, planned: Mapping[tuple[int, int], str] | None = None) -> None:
         self.examples = examples
         self.planned = planned or {}
         self._pools: dict[tuple[str, int], EnvPool] = {}
 
-    def pool(self, env: str, level: int) -> EnvPool:
-        """Return the pool of one environment and level, made on first use."""
+    def of(self, task: Task) -> EnvPool:
+        """Return the pool of a task's environment and level, made on first use."""
+        env, level = task.env, task.level
         if (env, level) not in self._pools:
             inner = make(env, level=level)
             turns = inner.max_turns() if isinstance(inner, PlainTextEnv) else None
@@ -62,14 +62,6 @@ class Pools(EnvPool):
                 config, lambda: Reworded(Planned(make(env, level=level), self.planned), env)
             )
         return self._pools[env, level]
-
-    def player(self, task: Task, checkpoint: str | None) -> Player:
-        """Return a player of `task` in a free instance of its environment."""
-        return self.pool(task.env, task.level).player(task, checkpoint)
-
-    def give_back(self, player: Player) -> None:
-        """Take a finished player's instance back."""
-        self.pool(player.task.env, player.task.level).give_back(player)
 
 
 class Renderer:
