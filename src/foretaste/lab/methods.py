@@ -6,7 +6,6 @@ settings were chosen on the tables of other seeds than those that studies score.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import replace
 from typing import Any
 
@@ -16,40 +15,49 @@ from foretaste.config import (
     HeldOutConfig,
     ImitateConfig,
     ModelConfig,
-    ReplayConfig,
     SamplingConfig,
     TrainConfig,
 )
 
 NEW = 32
 """New episodes a step."""
+FEW = 16
+"""New episodes a step of the methods that replay: more updates for each episode."""
 IMITATING = 2e-3
 """Learning rate of the methods that imitate; the others were no better at 3e-4 than at 1e-3."""
 
+_VALUE_REPLAY = {
+    "critic_episodes": 8 * FEW,
+    "actor_episodes": 4 * FEW,
+    "policy_passes": 8,
+    "success_episodes": FEW,
+    "actor_start_successes": 2,
+}
+
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "value": {
+        "run": {"episodes_per_step": FEW},
         "algorithm": {
             "learning_rate": IMITATING,
             "turn_lambda": 0.7,
             "adapt_lambda": True,
             "head_learning_rate": 1e-2,
         },
-        "replay": {
-            "critic_episodes": 4 * NEW,
-            "actor_episodes": 2 * NEW,
-            "policy_passes": 1,
-            "success_episodes": NEW // 2,
-            "actor_start_successes": 1,
-        },
+        "replay": _VALUE_REPLAY,
     },
-    "auto": {"algorithm": {"name": "auto", "learning_rate": IMITATING, "turn_lambda": 0.7, "head_learning_rate": 1e-2}},
+    "auto": {
+        "run": {"episodes_per_step": FEW},
+        "algorithm": {"name": "auto", "learning_rate": IMITATING, "turn_lambda": 0.7, "head_learning_rate": 1e-2},
+        "replay": {**_VALUE_REPLAY, "success_passes": 8},
+    },
     "grpo": {"algorithm": {"name": "grpo", "group_size": 8}},
     "dynamic-grpo": {"algorithm": {"name": "grpo", "group_size": 8, "dynamic_sampling": True}},
     "leave-one-out": {"algorithm": {"name": "reinforce", "group_size": 8}},
     "batch-mean": {"algorithm": {"name": "reinforce"}},
     "success-replay": {
+        "run": {"episodes_per_step": FEW},
         "algorithm": {"name": "reinforce", "learning_rate": IMITATING},
-        "replay": {"success_episodes": NEW // 2},
+        "replay": {"success_episodes": FEW, "success_passes": 8, "actor_start_successes": 4},
     },
 }
 """Differences from `base`; "value" is recipes/replay-critic.toml, "batch-mean" leave-one-out without groups."""
@@ -75,15 +83,20 @@ def base(
             learning_rate=1e-3, critic_learning_rate=2e-3, microbatch_tokens=8192, value_pretraining_episodes=2 * NEW
         ),
         imitate=warm or ImitateConfig(episodes=128, passes=6, learning_rate=3e-3, teacher="uniform_action"),
-        held_out=HeldOutConfig(items=100, every=4, curve_items=64, enough=0.9),
+        held_out=HeldOutConfig(items=100, every=2, curve_items=64, enough=0.9),
         episodes_per_step=NEW,
         save_every=1000,
     )
 
 
 def method(name: str, config: TrainConfig) -> TrainConfig:
-    """Return `config` with a method's settings."""
+    """Return `config` with a method's settings; points of the curve stay as many episodes apart."""
     changes = METHODS[name]
-    algorithm = replace(config.algorithm, **changes.get("algorithm", {}))
-    replay = replace(config.replay, **changes.get("replay", {}))
-    return dataclasses.replace(config, algorithm=algorithm, replay=replay or ReplayConfig())
+    made = replace(config, **changes.get("run", {}))
+    every = max(1, config.held_out.every * config.episodes_per_step // made.episodes_per_step)
+    return replace(
+        made,
+        algorithm=replace(config.algorithm, **changes.get("algorithm", {})),
+        replay=replace(config.replay, **changes.get("replay", {})),
+        held_out=replace(config.held_out, every=every),
+    )

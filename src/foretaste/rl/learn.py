@@ -188,17 +188,20 @@ class Learner:
         if not replay.success_episodes or (self.auto and self.method == "leave-one-out"):
             return {}
         rng = np.random.default_rng(keyed_seed(self.config.seed, "successes", step))
-        won = self.replay.draw(
-            replay.success_episodes,
-            rng,
-            half_life_steps=replay.half_life_steps,
-            priority=lambda episode: float((episode.success or 0.0) >= 1.0),
-        )
-        if not won:
-            return {}
         rate = self.updater.warmup(step) * self.config.algorithm.learning_rate
-        loss = self.updater.imitate([token_sequence(episode) for episode in won], learning_rate=rate)
-        return {"policy/imitation_loss": loss}
+        alone = not self.auto or self.method == "success replay"
+        losses: list[float] = []
+        for _ in range(replay.success_passes if alone else 1):
+            won = self.replay.draw(
+                replay.success_episodes,
+                rng,
+                half_life_steps=replay.half_life_steps,
+                priority=lambda episode: float((episode.success or 0.0) >= 1.0),
+            )
+            if not won:
+                return {}
+            losses.append(self.updater.imitate([token_sequence(episode) for episode in won], learning_rate=rate))
+        return {"policy/imitation_loss": float(np.mean(losses))}
 
     # The choice of `auto` -------------------------------------------------------------------------
 
