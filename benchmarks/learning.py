@@ -138,7 +138,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
-    parser.add_argument("--tokens", type=int, default=16_000, help="sampled action tokens of a run (default: 16000)")
+    parser.add_argument("--tokens", type=int, default=12_000, help="sampled action tokens of a run (default: 12000)")
     parser.add_argument("--items", type=int, default=200, help="held-out items of the exam (default: 200)")
     parser.add_argument(
         "--rates",

@@ -44,7 +44,7 @@ ALL_CUES = 18
 
 
 class Told(Silent):
-    """Says after each step how far a run is."""
+    """Says after each step how far a run is. Tokens of value pretraining are known, and told, at the end alone."""
 
     def __init__(self, line: Line) -> None:
         self.line, self.tokens, self.episodes = line, 0, 0
