@@ -33,7 +33,7 @@ def measure(threads: int) -> Machine:
     copied = torch.empty_like(numbers)
     size = numbers.numel() * numbers.element_size()
     return Machine(
-        _processor(),
+        processor(),
         threads,
         2 * 2048**3 / _fastest(lambda: a @ a) / 1e9,
         size / _fastest(numbers.sum) / 1e9,
@@ -62,7 +62,8 @@ def _fastest(work: Callable[[], object], tries: int = 12) -> float:
     return min(seconds)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
