@@ -35,7 +35,7 @@ def test_rule_tables_and_warm_starts_are_fresh_for_every_seed():
     plan = load("credit-map").plan("full")
     seeds = {job.arguments["config"]["seed"] for job in plan.jobs()}
     ids = {job.arguments["config"]["env"]["id"] for job in plan.jobs()}
-    assert len(seeds) == 5
+    assert len(seeds) == 6
     assert {make(one).table_seed for one in ids} == {credit_map.FRESH_TABLES + seed for seed in seeds}
 
 
@@ -43,6 +43,7 @@ def test_the_recipe_is_the_value_arm():
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "replay-critic.toml")
     arm = methods.method("value", methods.base(recipe.env.id))
     assert (recipe.algorithm, recipe.replay, recipe.model) == (arm.algorithm, arm.replay, arm.model)
+    assert recipe.episodes_per_step == arm.episodes_per_step
     assert recipe.imitate == arm.imitate
 
 
@@ -50,7 +51,11 @@ def test_all_methods_share_everything_but_what_is_named():
     base = methods.base("lock")
     for name in methods.METHODS:
         made = methods.method(name, base)
-        assert dataclasses.replace(made, algorithm=base.algorithm, replay=base.replay) == base
+        shared = {name: getattr(base, name) for name in ("algorithm", "replay", "episodes_per_step", "held_out")}
+        assert dataclasses.replace(made, **shared) == base
+        assert made.held_out.items == base.held_out.items
+        apart = made.held_out.every * made.episodes_per_step
+        assert apart == base.held_out.every * base.episodes_per_step  # the same curve for all
         same = ("passes", "minibatches", "clip_low", "clip_high", "critic_learning_rate", "microbatch_tokens")
         assert all(getattr(made.algorithm, field) == getattr(base.algorithm, field) for field in same)
     rates = {name: methods.method(name, base).algorithm.learning_rate for name in methods.METHODS}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from foretaste.config import (
     TrainConfig,
 )
 from foretaste.ledger import Ledger
+from foretaste.records import Action, Episode, EpisodeEnd, Turn
 from foretaste.rl.batch import Batch
+from foretaste.rl.learn import Learner
+from foretaste.rl.replay import Replay
 from foretaste.rl.returns import relative_gains
 from foretaste.rl.train import train
 from foretaste.rl.update import Updater
@@ -100,3 +104,40 @@ def test_training_with_gains_writes_their_loss_down_and_ends_when_it_is_good_eno
         metrics = ledger.records(made.run or "", "metrics")
     assert len(metrics) == 2  # without critical cues every answer is right: two good points, and it ends
     assert all("policy/gains_loss" in record.payload for record in metrics)
+
+
+class Imitator:
+    """Stands in for the updater: counts what is imitated."""
+
+    has_critic = True
+
+    def __init__(self) -> None:
+        self.imitated: list[int] = []
+
+    def warmup(self, step: int) -> float:
+        return 1.0
+
+    def imitate(self, sequences: list[Any], *, learning_rate: float) -> float:
+        self.imitated.append(len(sequences))
+        return float(len(self.imitated))
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "steps"),
+    [("reinforce", "value", 3), ("auto", "success replay", 3), ("auto", "value", 1), ("auto", "leave-one-out", 0)],
+)
+def test_each_pass_over_successes_is_a_step_and_auto_takes_one_beside_v(
+    tmp_path: Path, name: Any, method: Any, steps: int
+) -> None:
+    config = TrainConfig(
+        algorithm=AlgorithmConfig(name=name), replay=ReplayConfig(success_episodes=2, success_passes=3)
+    )
+    replay, updater = Replay(tmp_path), Imitator()
+    turn = Turn("a", Action("x", (1,), (0.0,), (0.5,)), (1,), 0.0)
+    outcomes = (1.0, 1.0, 1.0, 0.0)
+    replay.add([Episode("toy", 1, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, won) for won in outcomes], 1)
+    learner = Learner(config, cast(Any, updater), replay, lambda step, advice: None)
+    learner.method = method
+    metrics = learner._replay_successes(2)
+    assert updater.imitated == [2] * steps
+    assert metrics.get("policy/imitation_loss") == ({0: None, 1: 1.0, 3: 2.0}[steps])

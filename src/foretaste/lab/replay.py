@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from foretaste.config import ReplayConfig, TrainConfig
 from foretaste.lab.credit_map import Cell, lock_base
-from foretaste.lab.methods import NEW, method
+from foretaste.lab.methods import FEW, method
 from foretaste.lab.study import Expectation, Plan, Study
 
 CELL = Cell(5, "late", 10)
-RATIOS = {1: (NEW, 1), 8: (4 * NEW, 2), 32: (8 * NEW, 4)}
+RATIOS = {1: (FEW, 1), 8: (4 * FEW, 2), 32: (8 * FEW, 4)}
 """Replay ratio (episodes the critic reads for each new one) -> episodes, passes."""
 
 
