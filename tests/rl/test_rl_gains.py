@@ -21,8 +21,9 @@ from foretaste.config import (
     TrainConfig,
 )
 from foretaste.ledger import Ledger
+from foretaste.models.actor_critic import TokenSequence
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
-from foretaste.rl.batch import Batch
+from foretaste.rl.batch import Batch, weighed_part
 from foretaste.rl.learn import Learner
 from foretaste.rl.replay import Replay
 from foretaste.rl.returns import relative_gains
@@ -37,17 +38,18 @@ SHAPE = (3, 5)
     arrays.arrays(np.float64, SHAPE, elements=st.floats(0, 1)),
 )
 def test_a_gain_is_the_share_of_the_success_left_that_was_won(advantages: np.ndarray, values: np.ndarray) -> None:
-    gains = relative_gains(advantages, values, most=2.0, floor=0.05)
-    assert gains.min() >= 0.0
+    gains = relative_gains(advantages, values, most=2.0, least=0.1, floor=0.05)
+    assert ((gains == 0.0) | (gains >= 0.1)).all()
     assert gains.max() <= 2.0
     assert (gains[advantages <= 0] == 0).all()
-    plain = (advantages > 0) & (values >= 0.05) & (advantages <= 2 * values)
+    plain = (advantages >= 0.1001 * values) & (values >= 0.05) & (advantages <= 2 * values)
     np.testing.assert_allclose(gains[plain] * values[plain], advantages[plain], atol=1e-12)
 
 
 def test_the_floor_keeps_noise_in_lost_states_small() -> None:
     noise, lost = np.array([[0.001]]), np.array([[0.0005]])
-    assert relative_gains(noise, lost, most=2.0, floor=0.05) == pytest.approx(0.02)
+    assert relative_gains(noise, lost, most=2.0, least=0.0, floor=0.05) == pytest.approx(0.02)
+    assert relative_gains(noise, lost, most=2.0, least=0.05, floor=0.05) == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,28 @@ def test_the_loss_told_is_that_of_what_was_imitated(learner: tuple[Updater, Batc
     told = updater.imitate_gains(batch, gains, passes=1, seed=0, step=9, learning_rate=0.0)
     expected = -float(updater.logprobs(batch)[0][batch.mask_BT[0]].mean())
     assert told == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_comes_after_the_last_gain_is_not_read(learner: tuple[Updater, Batch]) -> None:
+    """And what is left out changes nothing: tokens before it are seen, those after it could not matter."""
+    updater, batch = learner
+    gains = np.zeros_like(batch.rewards_BT)
+    gains[1, 0], gains[2, :2] = 0.5, (0.0, 2.0)
+    whole = [weighed_part(sequence, row) for sequence, row in zip(batch.sequences, gains, strict=True)]
+    assert [len(part.weights) for part in whole[:3]] == [0, 1, 1]
+    for row, column in ((1, 0), (2, 1)):
+        part, full = whole[row].sequence, batch.sequences[row]
+        last = [at for at, acted in enumerate(full.action_mask) if acted][column]
+        assert part == TokenSequence(full.tokens[: last + 1], [at == last for at in range(last + 1)])
+    told = updater.imitate_gains(
+        batch, gains, passes=1, seed=0, step=9, learning_rate=0.0
+    )  # the mean over minibatches of the weighed mean of each
+    logprobs = updater.logprobs(batch)
+    expected = []
+    for rows in updater.minibatches(batch, 0, ("gains", 9, 0)):
+        if mass := gains[rows].sum():
+            expected.append(-(gains[rows] * logprobs[rows]).sum() / mass)
+    assert told == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_what_gained_becomes_likelier_than_what_did_not(learner: tuple[Updater, Batch]) -> None:

@@ -77,6 +77,26 @@ def token_sequence(episode: Episode) -> TokenSequence:
     return TokenSequence(tokens, mask)
 
 
+class Weighed(NamedTuple):
+    """The part of an episode that weighs something: tokens up to the last such action, and the weights of all such."""
+
+    sequence: TokenSequence
+    weights: Array
+
+
+def weighed_part(sequence: TokenSequence, weights_T: Array) -> Weighed:
+    """Return what of an episode must be read to learn from the action tokens whose weight is not 0.
+
+    `weights_T` holds a weight for each action token, in order, and padding.
+    """
+    actions = np.flatnonzero(sequence.action_mask)
+    kept = np.flatnonzero(weights_T[: len(actions)])
+    end = int(actions[kept[-1]]) + 1 if len(kept) else 0
+    mask = np.zeros(end, dtype=bool)
+    mask[actions[kept]] = True
+    return Weighed(TokenSequence(sequence.tokens[:end], mask.tolist()), weights_T[kept])
+
+
 def without_values(episode: Episode) -> Episode:
     """Return the episode with the values taken off: a privileged critic's readings without its text mean nothing."""
     turns = tuple(replace(turn, action=replace(turn.action, values=())) for turn in episode.turns)

@@ -150,16 +150,19 @@ def leave_one_out_advantages(returns_B: Array, groups_B: NDArray[np.int64] | Non
     return advantages
 
 
-def relative_gains(advantages_BT: Array, values_BT: Array, *, most: float, floor: float = 0.05) -> Array:
+def relative_gains(
+    advantages_BT: Array, values_BT: Array, *, most: float, least: float = 0.05, floor: float = 0.05
+) -> Array:
     """Return A_t / V(s_t) between 0 and `most`: by how much of the success that was left an action raised it.
 
-    What lowers V is 0. V counts as `floor` at least, so that the noise of a critic in states that are as good as lost
-    does not look like a gain.
+    What lowers V, or raises it by less than `least`, is 0 and need not be read. V counts as `floor` at least, so that
+    the noise of a critic in states that are as good as lost does not look like a gain.
 
     Source: the positive part of self-imitation, Oh et al. 1806.05635 eq. 2, on the scale of log success: each state's
     improvement counts alike, however little success there is as yet.
     """
-    return np.clip(advantages_BT / np.maximum(values_BT, floor), 0.0, most)
+    gains_BT = advantages_BT / np.maximum(values_BT, floor)
+    return np.where(gains_BT < least, 0.0, np.minimum(gains_BT, most))
 
 
 class RunningScale:

@@ -17,7 +17,7 @@ from torch import Tensor
 from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import ActorCritic, CriticInput, Evaluation, TokenSequence
 from foretaste.models.precision import MasterWeights
-from foretaste.rl.batch import Batch, compute_returns, final_state_sequence, privileged_sequence
+from foretaste.rl.batch import Batch, compute_returns, final_state_sequence, privileged_sequence, weighed_part
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
 from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
@@ -216,27 +216,32 @@ class Updater:
     def imitate_gains(
         self, batch: Batch, gains_BT: Array, *, passes: int, seed: int, step: int, learning_rate: float
     ) -> float:
-        """Take `passes` x `minibatches` supervised steps on action tokens, each weighed by its gain (0: left out).
+        """Take `passes` x `minibatches` supervised steps on action tokens, each weighed by its gain (0: not read).
 
         Returns the mean over the last pass's steps of the weighted negative log-likelihood; 0 if nothing was gained.
 
         Source: self-imitation, Oh et al. 1806.05635 eq. 2, with the gain of a turn in place of that of an episode.
         """
+        weighed = [weighed_part(sequence, row) for sequence, row in zip(batch.sequences, gains_BT, strict=True)]
         losses: list[float] = []
         for number in range(passes):
             losses = []
             for rows in self.minibatches(batch, seed, ("gains", step, number)):
-                mass = float(gains_BT[rows].sum())
-                if not mass:
+                parts = [weighed[row] for row in rows if len(weighed[row].weights)]
+                if not parts:
                     continue
                 losses.append(0.0)
-                for micro in self.microbatches(batch, rows):
-                    weights = torch.from_numpy(gains_BT[micro][batch.mask_BT[micro]]).float().to(self.device)
-                    evaluation = self._evaluate(batch, micro, policy=True, values=False)
-                    part = imitation_loss(evaluation.logprobs_N * weights, normalizer=mass)
-                    part.backward()
+                mass = float(sum(part.weights.sum() for part in parts))
+                lengths = [len(part.sequence.tokens) - batch.shared_prefix for part in parts]
+                for micro in split_by_tokens(lengths, self.algorithm.microbatch_tokens):
+                    read = self.actor_critic.evaluate(
+                        [parts[at].sequence for at in micro], temperature=self.temperature, values=False
+                    )
+                    weights = torch.from_numpy(np.concatenate([parts[at].weights for at in micro])).float()
+                    loss = imitation_loss(read.logprobs_N * weights.to(self.device), normalizer=mass)
+                    loss.backward()
                     self.optimizer.accumulate()
-                    losses[-1] += part.item()
+                    losses[-1] += loss.item()
                 self.optimizer.step({"policy": learning_rate})
         return sum(losses) / len(losses) if losses else 0.0
 
