@@ -110,7 +110,7 @@ def test_a_job_measures_what_it_says_and_leaves_a_run_to_fit(tmp_path: Path) -> 
     one, again = run(16, 16), run(16, 16)
     assert {**one, "run": ""} == {**again, "run": ""}  # it follows from the seed
     more = run(32, 128)
-    assert more["loss"] < one["loss"]
+    assert more["loss"] < one["loss"] - 1.0
     assert more["tokens"] > 7 * one["tokens"]
     with Ledger.open(tmp_path) as ledger:
         info, record = ledger.run(more["run"]), ledger.records(more["run"], "supervised")[0]
