@@ -63,7 +63,7 @@ database:  ## install a PostgreSQL server for the tests of the deployment's stor
 
 unit: venv
 	@echo "== pytest"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 demo: venv  ## train the default recipe and write its report (RECIPE=recipes/quick.toml: another one)
 	@$(BIN)/foretaste train $(RECIPE)

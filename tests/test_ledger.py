@@ -274,27 +274,31 @@ def test_a_damaged_payload_is_named(filled: Path) -> None:
 # Several processes, and killed ones ---------------------------------------------------------------
 
 
-APPEND = """
-import sys
-from foretaste.ledger import Ledger
-url, run, writer, count = sys.argv[1:]
-with Ledger.open(url) as ledger:
-    for i in range(int(count)):
-        ledger.append(run, "metrics", {"writer": int(writer), "i": i}, step=i)
-"""
+def append_numbers(url: str, run: str, writer: int, count: int) -> None:
+    with Ledger.open(url) as ledger:
+        for i in range(count):
+            ledger.append(run, "metrics", {"writer": writer, "i": i}, step=i)
 
 
-def start_writer(url: str, run: str, writer: int, count: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", APPEND, url, run, str(writer), str(count)])
+def start_writer(*arguments: Any) -> Any:
+    writer = multiprocessing.get_context("fork").Process(target=append_numbers, args=arguments)
+    writer.start()
+    return writer
 
 
+def ended(writer: Any) -> int | None:
+    writer.join(60)
+    return writer.exitcode
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_append_at_once_into_one_chain(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         run = ledger.start_run("train", "shared", {})
         writers = [start_writer(str(tmp_path), run, w, 40) for w in range(2)]
         for i in range(40):
             ledger.append(run, "metrics", {"writer": 2, "i": i}, step=i)
-        assert [writer.wait(60) for writer in writers] == [0, 0]
+        assert [ended(writer) for writer in writers] == [0, 0]
         found = ledger.records(run, "metrics")
         assert [record.seq for record in found] == list(range(2, 2 + 3 * 40))
         for w in range(3):
@@ -473,7 +477,7 @@ def test_postgresql_holds_one_chain_for_several_processes(postgres: Any) -> None
         writers = [start_writer(url, run, w, 25) for w in range(2)]
         for i in range(25):
             ledger.append(run, "metrics", {"writer": 2, "i": i}, step=i)
-        assert [writer.wait(60) for writer in writers] == [0, 0]
+        assert [ended(writer) for writer in writers] == [0, 0]
         found = ledger.records(run, "metrics")
         for w in range(3):
             assert [record.payload["i"] for record in found if record.payload["writer"] == w] == list(range(25))

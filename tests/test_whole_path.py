@@ -11,6 +11,7 @@ import pytest
 import foretaste
 from foretaste.cli import main
 from foretaste.ledger import Ledger
+from foretaste.models import nano
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -21,6 +22,12 @@ TINY: dict[str, Any] = {
     "steps": 1,
     "episodes_per_step": 6,
 }
+
+
+@pytest.fixture(autouse=True)
+def small_nano(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nano of half the width: what it learns is of no matter here."""
+    monkeypatch.setitem(nano.SHAPES, "nano", nano.SHAPES["nano"]._replace(width=64, inner=160))
 
 
 def run_files(runs_folder: Path) -> tuple[str, Path]:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,20 +21,21 @@ TREE = re.compile(r"(<!-- tree -->\n).*?(<!-- end of tree -->)", re.DOTALL)
 
 def help_of(command: list[str]) -> str:
     """Return what `foretaste COMMAND --help` prints, without colours, at a fixed width."""
-    environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        [sys.executable, "-m", "foretaste.cli", *command, "--help"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-    )
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    from foretaste.cli import main as foretaste
+
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # boxes are drawn only where they can be written
+    try:
+        with contextlib.redirect_stdout(printed):
+            foretaste([*command, "--help"])
+    except SystemExit as stopped:
+        if stopped.code:
+            raise
+    printed.seek(0)
+    return "\n".join(line.rstrip() for line in printed.read().strip().splitlines())
 
 
 def cli_page() -> str:
     """Return docs/cli.md."""
-    sys.path.insert(0, str(ROOT / "src"))
     from foretaste.cli import COMMANDS
 
     parts = [
@@ -79,6 +81,8 @@ def pages() -> dict[Path, str]:
 
 def main() -> int:
     """Write the pages, or check them."""
+    sys.path.insert(0, str(ROOT / "src"))
+    os.environ |= {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}  # before what prints is imported
     old = [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in old:

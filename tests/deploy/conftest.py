@@ -14,6 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import deploy_helpers
 from deploy_helpers import Incumbent, serve_incumbent
 
+from foretaste.deploy import processes
+
+# Servers, learners and trainings start many times here: what takes them seconds to import is imported once.
+processes.PRELOAD += ["foretaste.deploy.server", "foretaste.deploy.online", "torch._dynamo"]
+processes.PRELOAD += ["transformers.models.llama.modeling_llama"]
+
 
 @pytest.fixture
 def kit() -> Any:

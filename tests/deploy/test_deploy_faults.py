@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -16,23 +15,18 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from foretaste.deploy import audit, keys, tables
+from foretaste.deploy import audit, keys, processes, tables
 from foretaste.deploy.database import open_engine, reading, writing
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.kill import SIGNAL, pull, running
 from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.offline import Offline
-from foretaste.deploy.processes import PRELOAD
 from foretaste.deploy.settings import DeployConfig, IncumbentConfig, StoreConfig, check
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["foretaste.deploy.server", *PRELOAD])
 
 
 @contextlib.contextmanager
 def process(file: Path, url: str, kit: Any) -> Iterator[Any]:
-    started = FORKS.Process(target=kit.serve_file, args=(str(file),))
-    started.start()
+    started = processes.start(kit.serve_file, (str(file),), "foretaste-server")
 
     def answers() -> bool:
         with contextlib.suppress(httpx.HTTPError):

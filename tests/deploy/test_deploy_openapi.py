@@ -7,10 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis.config import SchemathesisConfig
 
 from foretaste.deploy.openapi import document
 from foretaste.deploy.settings import ServerConfig
@@ -29,6 +27,9 @@ def running(incumbent: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def schema(running: Any) -> Any:
+    import schemathesis  # here, since it takes a second and every worker imports this file
+    from schemathesis.config import SchemathesisConfig
+
     served = httpx.get(f"{running.url}/openapi.json").json()
     assert served == document()
     return schemathesis.openapi.from_dict(served, config=SchemathesisConfig())
@@ -40,14 +41,15 @@ def scope_of(path: str) -> str:
 
 @pytest.mark.parametrize(("path", "method"), CALLS)
 def test_no_request_is_answered_with_a_fault(schema: Any, running: Any, incumbent: Any, path: str, method: str) -> None:
+    from schemathesis import GenerationMode
+
     operation = schema[path][method]
     documented = set(document()["paths"][path][method]["responses"])
-    modes = list(schemathesis.GenerationMode)
 
     @settings(
         max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
     )
-    @given(case=st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes)))
+    @given(case=st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in GenerationMode)))
     def fuzz(case: Any) -> None:
         answer = case.call(base_url=running.url, headers=running.auth(scope_of(path)))
         if answer.status_code in (404, 405) and "http_" in answer.text:

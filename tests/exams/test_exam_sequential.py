@@ -18,7 +18,7 @@ from foretaste.exams.sequential import (
     paired_log_e_value,
 )
 
-EXAMS, ITEMS, ALPHA = 10_000, 300, 0.05
+EXAMS, ITEMS, ALPHA = 10_000, 200, 0.05
 _COUNTS, _SIZES = np.meshgrid(np.arange(ITEMS + 1), np.arange(ITEMS + 1))
 """s and n of every cell of an n x s table; cells with s > n are never reached."""
 

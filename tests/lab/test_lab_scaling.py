@@ -39,14 +39,14 @@ def curve_points(seed: int, *, runs: int = 8, between: float = 0.03, within: flo
 
 
 def test_the_loss_law_is_found_exactly_without_noise() -> None:
-    fit = fit_loss(loss_points(0.0), refits=4)
+    fit = fit_loss(loss_points(0.0), refits=1)
     assert fit.parameters == pytest.approx(LOSS, rel=2e-3)
 
 
 def test_the_loss_law_survives_noise_and_outliers() -> None:
     points = loss_points(0.003)
     points[5] = points[5]._replace(loss=points[5].loss * 1.5)  # a run that went wrong
-    fit = fit_loss(points, refits=15)
+    fit = fit_loss(points, refits=8)
     assert fit.parameters[[0, 2, 4]] == pytest.approx(LOSS[[0, 2, 4]], rel=0.15)
     ahead = fit.at(3e7, 1e9)
     truth = float(loss_law(LOSS, np.array([[3e7, 1e9]]))[0])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from foretaste.config import TrainConfig, to_dict
 from foretaste.errors import ConfigError, LedgerError, RunError
-from foretaste.lab import claims
+from foretaste.lab import claims, workers
 from foretaste.lab.charts import Picture, Series
 from foretaste.lab.curves import Measured, area, curve_of, to_threshold
 from foretaste.lab.register import register
@@ -54,6 +56,19 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "quick_work:figures"
 
 
+@pytest.fixture
+def worker_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are threads, for tests of what is made of results: a process takes seconds to start."""
+
+    def start(folder: Path, study_run: str) -> workers._Worker:
+        ours, theirs = multiprocessing.Pipe()
+        thread = threading.Thread(target=workers._work, args=(theirs, folder, study_run), daemon=True)
+        thread.start()
+        return workers._Worker(thread, ours)
+
+    monkeypatch.setattr(workers, "_start", start)
+
+
 def study(work: str, *, size: float = 0.1, seeds: tuple[int, ...] = (1, 2, 3), **options: Any) -> Study:
     arms = {
         name: Arm(TrainConfig(), work, {"name": name, "gain": gain, **options})
@@ -83,6 +98,7 @@ def test_a_study_runs_every_arm_and_seed_once_and_reuses_them(work: str, tmp_pat
     assert expectation.seq < min(job.seq for job in jobs)
 
 
+@pytest.mark.usefixtures("worker_threads")
 def test_a_study_with_no_time_left_judges_what_there_is_and_goes_on_later(work: str, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     with pytest.raises(RunError, match="none has been run"):
@@ -93,6 +109,7 @@ def test_a_study_with_no_time_left_judges_what_there_is_and_goes_on_later(work: 
     assert run_study(study(work), "quick", folder, workers=1, minutes=5).unfinished == 0
 
 
+@pytest.mark.usefixtures("worker_threads")
 def test_an_expectation_changed_after_the_results_is_exploratory(work: str, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     assert run_study(study(work, size=0.5), "quick", folder, workers=1).decision is Decision.REFUTED
@@ -103,6 +120,7 @@ def test_an_expectation_changed_after_the_results_is_exploratory(work: str, tmp_
     assert run_study(study(work, size=0.5), "quick", folder, workers=1).decision is Decision.REFUTED
 
 
+@pytest.mark.usefixtures("worker_threads")
 def test_an_expectation_edited_in_the_ledger_is_found(work: str, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     one = study(work, seeds=(1, 2))
@@ -134,6 +152,7 @@ def test_failures_are_recorded_and_the_rest_goes_on(work: str, tmp_path: Path) -
     assert dead.headline.seeds == 2
 
 
+@pytest.mark.usefixtures("worker_threads")
 def test_arms_may_have_budgets_of_their_own_and_the_page_says_so(work: str, tmp_path: Path) -> None:
     one = study(work, seeds=(1, 2))
     arms: dict[str, Any] = dict(one.quick.arms)
@@ -148,6 +167,7 @@ def test_arms_may_have_budgets_of_their_own_and_the_page_says_so(work: str, tmp_
     assert "every other arm" not in claims.page(run_study(one, "quick", tmp_path / "runs", workers=1))
 
 
+@pytest.mark.usefixtures("worker_threads")
 def test_a_study_may_draw_a_picture_of_its_own(work: str, tmp_path: Path) -> None:
     def picture(results: Results) -> Picture:
         points = [
@@ -166,6 +186,7 @@ def test_a_study_may_draw_a_picture_of_its_own(work: str, tmp_path: Path) -> Non
     assert claims.chart(again) == svg  # the record alone is enough to draw it
 
 
+@pytest.mark.usefixtures("worker_threads")
 def test_pages_are_written_and_read_back(work: str, tmp_path: Path) -> None:
     verdict = run_study(study(work, seeds=(1, 2)), "full", tmp_path / "runs", workers=1)
     page = claims.write_verdict(verdict, tmp_path / "results")

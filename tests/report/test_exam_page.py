@@ -87,8 +87,7 @@ def test_an_unfinished_sitting_has_a_page_too(tmp_path: Path) -> None:
     assert "No item was judged" in text
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_the_page_opens_cleanly_in_chromium(
     browser: Any, sat: tuple[Ledger, str, Path], tmp_path: Path, width: int, dark: bool
 ) -> None:

@@ -20,8 +20,7 @@ def choose(browser: Any, control: str, value: str) -> None:
     )
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_the_page_opens_cleanly(browser: Any, page: Path, tmp_path: Path, width: int, dark: bool) -> None:
     browser.open(page, width=width, dark=dark)
     assert browser.problems() == []

@@ -121,10 +121,10 @@ def auto(folder, **changes):
         algorithm=AlgorithmConfig(
             name="auto", learning_rate=2e-3, critic_learning_rate=4e-3, value_pretraining_episodes=32
         ),
-        imitate=ImitateConfig(episodes=64, passes=8, learning_rate=3e-3, teacher="uniform_action"),
+        imitate=ImitateConfig(episodes=32, passes=4, learning_rate=3e-3, teacher="uniform_action"),
         held_out=dataclasses.replace(TrainConfig().held_out, items=16),
-        steps=6,
-        episodes_per_step=16,
+        steps=5,
+        episodes_per_step=8,
         save_every=2,
         runs_folder=str(folder),
     )

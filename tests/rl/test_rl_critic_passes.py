@@ -17,7 +17,7 @@ from foretaste.rl.update import CRITIC, Updater
 
 @pytest.fixture(params=[1, -1], ids=["tower", "separate decoder"])
 def learner(request: pytest.FixtureRequest, make_learner: Any) -> tuple[Updater, Batch]:
-    model = ModelConfig("nano", critic_layers=request.param)
+    model = ModelConfig("nano-xs", critic_layers=request.param)
     return make_learner(model, AlgorithmConfig(minibatches=3, microbatch_tokens=512), 12)
 
 

@@ -278,7 +278,7 @@ def run_config(folder):
         algorithm=AlgorithmConfig(
             learning_rate=1e-3, group_size=2, value_pretraining_episodes=8, value_pretraining_passes=1
         ),
-        imitate=ImitateConfig(episodes=96, passes=4, learning_rate=3e-3),
+        imitate=ImitateConfig(episodes=64, passes=3, learning_rate=1e-2),
         held_out=HeldOutConfig(items=8),
         steps=4,
         episodes_per_step=16,

@@ -321,7 +321,7 @@ def run_config(folder, weights, **changes):
         model=ModelConfig(name="nano-xs", critic_layers=1),
         sampling=SamplingConfig(max_new_tokens=3),
         algorithm=AlgorithmConfig(learning_rate=1e-3, value_pretraining_episodes=8, value_pretraining_passes=1),
-        imitate=ImitateConfig(episodes=64, passes=2, learning_rate=3e-3),
+        imitate=ImitateConfig(episodes=16, passes=1, learning_rate=3e-3),
         held_out=HeldOutConfig(items=4),
         drives=weights,
         steps=2,

@@ -88,10 +88,10 @@ def figures(ledger, run, kind="metrics"):
 def test_a_run_learns_a_tiny_task_and_writes_everything_down(tmp_path):
     settings = config(
         tmp_path,
-        model=ModelConfig(name="nano", critic_layers=-1),
-        imitate=ImitateConfig(episodes=128, passes=8, learning_rate=3e-3),
-        steps=10,
-        episodes_per_step=48,
+        model=ModelConfig(name="nano-xs", critic_layers=-1),
+        imitate=ImitateConfig(episodes=128, passes=6, learning_rate=3e-3),
+        steps=8,
+        episodes_per_step=32,
         held_out=HeldOutConfig(items=80, every=5),
     )
     checkpoint = train(settings, env=Signs)
@@ -101,10 +101,10 @@ def test_a_run_learns_a_tiny_task_and_writes_everything_down(tmp_path):
         assert summary["success_before"] < 0.65
         assert summary["success_after"] > 0.9
         assert summary["gain_interval"][0] > 0.2
-        assert summary["episodes"] == 10 * 48 + 16
+        assert summary["episodes"] == 8 * 32 + 16
         assert run.status == "finished"
         assert [r.payload["label"] for r in ledger.records(run.id, "held_out")] == ["before", "curve", "after"]
-        assert len(ledger.records(run.id, "metrics")) == 10
+        assert len(ledger.records(run.id, "metrics")) == 8
         assert ledger.records(run.id, "metrics")[-1].payload["value/explained_variance"] is not None
         assert {r.payload["label"] for r in ledger.records(run.id, "calibration")} == {"before", "after"}
         shown = episode_from_json(
@@ -112,8 +112,8 @@ def test_a_run_learns_a_tiny_task_and_writes_everything_down(tmp_path):
         )
         assert shown.turns
         ledger.verify()
-    stored = read_episodes(tmp_path / run.id / "episodes" / "step-000010.npz")
-    assert len(stored) == 48
+    stored = read_episodes(tmp_path / run.id / "episodes" / "step-000008.npz")
+    assert len(stored) == 32
     tokens = sum(
         e.action_tokens for file in (tmp_path / run.id / "episodes").glob("*.npz") for e in read_episodes(file)
     )

@@ -201,6 +201,7 @@ def _earlier_runs(ledger: Ledger, job: Job, since: str) -> tuple[str, ...]:
     return tuple(reversed(found))
 
 
+@functools.cache
 def _code(file: Path) -> bytes:
     if file.suffix != ".py":
         return file.read_bytes()

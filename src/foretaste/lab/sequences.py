@@ -139,7 +139,7 @@ def _student(x_n: np.ndarray, level: float) -> tuple[float, float]:
     n = len(x_n)
     if n < 2:
         return -math.inf, math.inf
-    half = float(student.ppf((1 + level) / 2, n - 1)) * float(x_n.std(ddof=1)) / math.sqrt(n)
+    half = _quantile(n - 1, level) * float(x_n.std(ddof=1)) / math.sqrt(n)
     return float(x_n.mean()) - half, float(x_n.mean()) + half
 
 
@@ -163,6 +163,12 @@ def _median(values: Sequence[Bounds]) -> float | None:
         return None
     low, high = float(np.median([v.low for v in values])), float(np.median([v.high for v in values]))
     return low if low == high and math.isfinite(low) else None
+
+
+@lru_cache(maxsize=1024)
+def _quantile(freedom: int, level: float) -> float:
+    """Return how many standard errors Student's interval reaches to either side."""
+    return float(student.ppf((1 + level) / 2, freedom))
 
 
 @lru_cache(maxsize=1024)
