@@ -18,6 +18,7 @@ from foretaste.config import (
     HeldOutConfig,
     ImitateConfig,
     ModelConfig,
+    ReplayConfig,
     SamplingConfig,
     TrainConfig,
 )
@@ -26,6 +27,7 @@ from foretaste.ledger import Ledger
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
 from foretaste.rl import drives
 from foretaste.rl.batch import compute_returns, make_batch
+from foretaste.rl.drives import Feelings
 from foretaste.rl.learn import Learner
 from foretaste.rl.replay import Replay
 from foretaste.rl.returns import gae
@@ -75,7 +77,7 @@ episodes = st.builds(
 @given(st.lists(episodes, min_size=1, max_size=4), st.sampled_from([1.0, 0.9]))
 def test_shaping_adds_up_to_nothing_over_an_episode_and_to_the_last_potential_if_it_is_cut(played, gamma):
     batch = make_batch(played)
-    potential = drives.potentials(batch, ALL)
+    potential = drives.potentials(batch, Feelings(ALL))
     rewards = drives.shaping_rewards(potential, batch.length_B, gamma=gamma)
     sums = (rewards * gamma ** np.arange(rewards.shape[1])).sum(axis=1)
     np.testing.assert_allclose(sums, gamma**batch.length_B * potential.final_B, atol=1e-12)
@@ -91,9 +93,9 @@ def test_a_cut_state_feels_like_the_same_state_in_a_longer_episode(played, data)
     at = data.draw(st.integers(1, len(played) - 1))
     after = played[at]
     cut = episode(*played[:at], end=EpisodeEnd.TRUNCATED, final=after.observation, value=after.action.values[0])
-    whole = drives.potentials(make_batch([episode(*played)]), ALL).states_BT[0]
+    whole = drives.potentials(make_batch([episode(*played)]), Feelings(ALL)).states_BT[0]
     tokens = sum(len(one.action.tokens) for one in played[:at])
-    assert drives.potentials(make_batch([cut]), ALL).final_B[0] == pytest.approx(whole[tokens], abs=1e-12)
+    assert drives.potentials(make_batch([cut]), Feelings(ALL)).final_B[0] == pytest.approx(whole[tokens], abs=1e-12)
     assert len(set(whole[tokens : tokens + len(after.action.tokens)].tolist())) == 1  # it stands still within a turn
 
 
@@ -122,7 +124,7 @@ def test_no_policy_of_a_small_decision_process_gains_or_loses_by_any_drive():
     batch = make_batch(list(played.values()))
     for name in (*drives.weights_of(ALL), "all"):
         config = ALL if name == "all" else DrivesConfig(**{name: 1.0})
-        shaped = drives.shaping_rewards(drives.potentials(batch, config), batch.length_B, gamma=1.0)
+        shaped = drives.shaping_rewards(drives.potentials(batch, Feelings(config)), batch.length_B, gamma=1.0)
         felt = name not in ("checks",)
         assert bool(np.abs(shaped).max() > 0.01) == felt
         row = {key: index for index, key in enumerate(played)}
@@ -141,7 +143,7 @@ def test_in_every_state_the_order_of_the_actions_stays():
     """With the returns of shaped rewards, Q(h, a) falls by Phi(h), the same for both actions."""
     played = tree()
     batch = make_batch(list(played.values()))
-    potential = drives.potentials(batch, ALL)
+    potential = drives.potentials(batch, Feelings(ALL))
     shaped = drives.shaping_rewards(potential, batch.length_B, gamma=1.0)
     ahead = np.cumsum(shaped[:, ::-1], axis=1)[:, ::-1]
     np.testing.assert_allclose(ahead, -potential.states_BT, atol=1e-12)
@@ -163,7 +165,7 @@ def test_with_lambda_one_the_expected_gradient_stays_and_below_one_it_moves_unti
 
     def moved(turn_lambda, share):
         algorithm = AlgorithmConfig(turn_lambda=turn_lambda)
-        added = drives.shaping_advantages(batch, drives.potentials(batch, ALL, share=share), algorithm)
+        added = drives.shaping_advantages(batch, drives.potentials(batch, Feelings(ALL), share=share), algorithm)
         return np.abs((added * score).mean(axis=0)).max()
 
     assert moved(1.0, 1.0) < 1e-12
@@ -184,7 +186,7 @@ def test_with_lambda_one_the_expected_gradient_stays_and_below_one_it_moves_unti
 def test_shaping_is_gae_with_the_drives_added_to_v(played, gamma, turn_lambda, token_lambda, seed):
     batch = make_batch(played)
     algorithm = AlgorithmConfig(gamma=gamma, turn_lambda=turn_lambda, token_lambda=token_lambda)
-    potential = drives.potentials(batch, ALL)
+    potential = drives.potentials(batch, Feelings(ALL))
     values = np.random.default_rng(seed).random(batch.values_BT.shape) * batch.mask_BT
     with_drives = batch._replace(
         values_BT=values + potential.states_BT, final_value_B=batch.final_value_B + potential.final_B
@@ -199,7 +201,7 @@ def test_shaping_is_gae_with_the_drives_added_to_v(played, gamma, turn_lambda, t
 def test_with_lambda_one_it_is_a_baseline():
     played = [episode(turn("a", "go"), turn("Wrong", "go", values=(0.1, 0.9)), turn("b", "go"))]
     batch = make_batch(played)
-    potential = drives.potentials(batch, ALL)
+    potential = drives.potentials(batch, Feelings(ALL))
     added = drives.shaping_advantages(batch, potential, AlgorithmConfig(turn_lambda=1.0))
     np.testing.assert_allclose(added, -potential.states_BT, atol=1e-12)
     assert abs(added[0, 1]) > 0.05
@@ -231,9 +233,9 @@ CIRCLE = episode(
 )
 def test_what_each_drive_feels(name, felt):
     assert drives.DRIVES[name](CIRCLE) == pytest.approx(felt)
-    potential = drives.potentials(make_batch([CIRCLE]), DrivesConfig(**{name: 2.0}), share=0.5)
+    potential = drives.potentials(make_batch([CIRCLE]), Feelings(DrivesConfig(**{name: 2.0})), share=0.5)
     assert [*potential.states_BT[0], potential.final_B[0]] == pytest.approx(felt)
-    means = drives.metrics_of([CIRCLE], DrivesConfig(**{name: 2.0}), share=0.5)
+    means = drives.metrics_of([CIRCLE], Feelings(DrivesConfig(**{name: 2.0})), share=0.5)
     assert means == {"drives/share": 0.5, f"drives/{name}": pytest.approx(np.mean(felt[:-1]))}
 
 
@@ -310,7 +312,7 @@ def test_lambda_follows_v_and_drives_together():
     config = TrainConfig(drives=DrivesConfig(permission=0.5), algorithm=AlgorithmConfig(adapt_lambda=True))
     for share, lower in ((0.0, False), (1.0, True)):
         learner = Learner(config, cast(Any, SimpleNamespace()), cast(Any, None), lambda step, advice: None)
-        metrics = learner._judge_critic(make_batch([*kind, *harmful]), share)
+        metrics = learner._judge_critic(make_batch([*kind, *harmful]), Feelings(config.drives), share)
         assert (learner.adapter.value < 0.9) == lower
         assert metrics["value/auc_50"] == 0.5  # the critic is still measured alone
 
@@ -350,6 +352,34 @@ def test_weights_of_zero_change_no_bit_and_others_change_only_what_is_learned(tm
         *(f"drives/{name}" for name in drives.DRIVES),
     }
     assert shaped["drives/share"] == pytest.approx(0.5 ** (1 / 20))
+
+
+def test_an_episode_is_felt_once_a_step_and_shared_feelings_change_no_figure(tmp_path, monkeypatch):
+    asked, steps = [], []
+    real, learn = drives.repetition, Learner.learn
+
+    def counted(one):
+        asked[-1].append(id(one))
+        return real(one)
+
+    def learned(self, batch, step, reference):
+        asked.append([])
+        steps.append(len(batch.episodes))
+        return learn(self, batch, step, reference)
+
+    monkeypatch.setitem(drives.DRIVES, "repetition", counted)
+    monkeypatch.setattr(Learner, "learn", learned)
+    train(run_config(tmp_path, ALL, replay=ReplayConfig(actor_episodes=32)))
+    assert [len(ids) for ids in asked] == [steps[0], sum(steps)]  # the actor's second step holds the first one's too
+    assert all(len(set(ids)) == len(ids) for ids in asked)
+    batch, shared = make_batch([CIRCLE, *tree().values()]), Feelings(ALL)
+    for share in (1.0, 0.3):
+        again, alone = (
+            drives.potentials(batch, shared, share=share),
+            drives.potentials(batch, Feelings(ALL), share=share),
+        )
+        assert np.array_equal(again.states_BT, alone.states_BT)
+        assert np.array_equal(again.final_B, alone.final_B)
 
 
 def test_gae_of_no_value_is_the_discounted_sum():

@@ -127,12 +127,30 @@ def share_left(config: DrivesConfig, step: int) -> float:
     return 0.5 ** (step / config.half_life_steps)
 
 
-def potentials(batch: Batch, config: DrivesConfig, *, share: float = 1.0) -> Potential:
+class Feelings:
+    """What the drives say of a training step's episodes: worked out once an episode, whoever asks.
+
+    Episodes are told apart by identity; each is kept as long as what is known of it.
+    """
+
+    def __init__(self, config: DrivesConfig) -> None:
+        self.weights = weights_of(config)
+        self._known: dict[int, tuple[Episode, dict[str, list[float]]]] = {}
+
+    def of(self, episode: Episode) -> dict[str, list[float]]:
+        """Return what each drive that has a weight says of the states of an episode."""
+        if id(episode) not in self._known:
+            self._known[id(episode)] = episode, {name: DRIVES[name](episode) for name in self.weights}
+        return self._known[id(episode)][1]
+
+
+def potentials(batch: Batch, feelings: Feelings, *, share: float = 1.0) -> Potential:
     """Return Phi of every state of a batch, times `share`."""
-    weights = weights_of(config)
+    weights = feelings.weights
     states_BT, final_B = np.zeros_like(batch.rewards_BT), np.zeros(len(batch.episodes))
     for b, episode in enumerate(batch.episodes):
-        felt = np.sum([weight * np.array(DRIVES[name](episode)) for name, weight in weights.items()], axis=0) * share
+        said = feelings.of(episode)
+        felt = np.sum([weight * np.array(said[name]) for name, weight in weights.items()], axis=0) * share
         counts = [len(turn.action.tokens) for turn in episode.turns]
         states_BT[b, : sum(counts)] = np.repeat(felt[:-1], counts)
         final_B[b] = 0.0 if episode.end is EpisodeEnd.TERMINATED else felt[-1]
@@ -171,11 +189,11 @@ def shaping_advantages(batch: Batch, potential: Potential, algorithm: AlgorithmC
     ).advantages_BT
 
 
-def metrics_of(episodes: Sequence[Episode], config: DrivesConfig, *, share: float) -> dict[str, float]:
+def metrics_of(episodes: Sequence[Episode], feelings: Feelings, *, share: float) -> dict[str, float]:
     """Return the mean of each drive over the states before the actions of some episodes, and what is left of them."""
     metrics = {"drives/share": share}
-    for name in weights_of(config):
-        metrics[f"drives/{name}"] = float(np.mean([felt for one in episodes for felt in DRIVES[name](one)[:-1]]))
+    for name in feelings.weights:
+        metrics[f"drives/{name}"] = float(np.mean([felt for one in episodes for felt in feelings.of(one)[name][:-1]]))
     return metrics
 
 

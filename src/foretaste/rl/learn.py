@@ -20,8 +20,8 @@ from foretaste.rl.adapt import LambdaAdapter
 from foretaste.rl.advise import RECHECK_STEPS, Advice, Method, choose, evidence_of, filled, probe
 from foretaste.rl.batch import Batch, compute_returns, make_batch, token_sequence
 from foretaste.rl.critic_passes import CriticPasses
-from foretaste.rl.drives import metrics_of as felt
-from foretaste.rl.drives import potentials, shaping_advantages, share_left, weights_of
+from foretaste.rl.drives import Feelings, potentials, shaping_advantages, share_left, weights_of
+from foretaste.rl.drives import metrics_of as drive_metrics
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.returns import Array, relative_gains
@@ -92,9 +92,10 @@ class Learner:
             batch = updater.refreshed(batch)
         share = share_left(self.config.drives, step)
         driven = bool(weights_of(self.config.drives)) and updater.has_critic
-        metrics = self._judge_critic(batch, share if driven else 0.0) if updater.has_critic else {}
-        if driven:
-            metrics |= felt(batch.episodes, self.config.drives, share=share)
+        feelings = Feelings(self.config.drives) if driven else None
+        metrics = self._judge_critic(batch, feelings, share) if updater.has_critic else {}
+        if feelings:
+            metrics |= drive_metrics(batch.episodes, feelings, share=share)
         if self.auto and step % RECHECK_STEPS == 0:
             self._recheck(step)
         apart = updater.has_critic and (replay.critic_episodes > 0 or self.auto)
@@ -113,8 +114,8 @@ class Learner:
             if apart or replay.actor_episodes:
                 actor = updater.refreshed(actor, passes.values_of(actor) if passes else None)
         shaping_BT = None
-        if driven and updater.algorithm.name == "ppo":
-            potential = potentials(actor, self.config.drives, share=share)
+        if feelings and updater.algorithm.name == "ppo":
+            potential = potentials(actor, feelings, share=share)
             shaping_BT = shaping_advantages(actor, potential, updater.algorithm)
         imitates = replay.policy_passes > 0 and (not self.auto or self.method == "value")
         gains_BT = self._gains(passes) if passes and imitates else None
@@ -154,14 +155,14 @@ class Learner:
             algorithm = dataclasses.replace(algorithm, turn_lambda=self.adapter.value)
         return dataclasses.replace(algorithm, name=_ESTIMATORS[self.method]) if self.auto else algorithm
 
-    def _judge_critic(self, batch: Batch, share: float) -> dict[str, float]:
+    def _judge_critic(self, batch: Batch, feelings: Feelings | None, share: float) -> dict[str, float]:
         """Measure the critic that sampled the batch, before it learns from it.
 
         Lambda follows what it hands credit over to: with `share` of the drives, V and drives together.
         """
         explained = self.variance.update(batch, batch.values_BT, gamma=self.config.algorithm.gamma)
         rows = batch.values_BT.tolist()
-        drives_BT = potentials(batch, self.config.drives, share=share).states_BT if share else 0.0
+        drives_BT = potentials(batch, feelings, share=share).states_BT if feelings else 0.0
         self.adapter.update(batch.episodes, (batch.values_BT + drives_BT).tolist())
         ranks = diagnostics.ranking(batch.episodes, rows)
         metrics = {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from foretaste.config import TrainConfig
 from foretaste.errors import RunError
+from foretaste.rl.sources import training_sources
+
+PARTS = ("updater", "learner", "gate", "curriculum", "reference", "progressed")
+"""What a resume point holds; `train.py` writes and restores them."""
 
 
 @dataclass
@@ -62,10 +69,12 @@ def save_state(folder: Path, state: dict[str, Any], *, run: str) -> None:
         ) from error
 
 
-def load_state(folder: Path, *, run: str) -> dict[str, Any]:
-    """Read the resume point in `folder`.
+def load_state(folder: Path, config: TrainConfig, *, run: str) -> dict[str, Any]:
+    """Read the resume point in `folder`, with every part that a run needs (`PARTS`).
 
-    Raises: RunError if there is none or it cannot be read.
+    A part that an older version did not write yet is filled in where the config leaves no doubt what it was.
+
+    Raises: RunError if there is none, it cannot be read, or a part is missing that the run has learned to need.
     """
     file = folder / "trainer.pt"
     if not file.is_file():
@@ -73,6 +82,58 @@ def load_state(folder: Path, *, run: str) -> dict[str, Any]:
             f"Run {run} has no resume point at {file}: it ended before the first one was written. Start it again."
         )
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damage in many exception types
         raise RunError(f"The resume point {file} of run {run} cannot be read: {error}") from error
+    if not isinstance(state, dict):
+        raise RunError(f"The resume point {file} of run {run} holds a {type(state).__name__}. {_accepted(run)}")
+    missing = [name for name in PARTS if name not in state]
+    unused = {name for name in missing if _unused(name, config)}
+    if lost := [name for name in missing if name not in unused]:
+        raise RunError(
+            f"The resume point {file} of run {run} has no {' and no '.join(map(repr, lost))}, which this run needs"
+            f"{_why(lost, config)}. Found: {', '.join(sorted(map(str, state))) or 'nothing'}. {_accepted(run)}"
+        )
+    return {**state, **dict.fromkeys(unused)}
+
+
+@contextmanager
+def restoring(part: str, *, run: str) -> Iterator[None]:
+    """Say which part of a resume point it is that does not fit the code that restores it.
+
+    Raises: RunError in place of what restoring raised.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        found = f"no {error} in it" if isinstance(error, KeyError) else str(error)
+        raise RunError(
+            f"The part {part!r} of the resume point of run {run} cannot be restored: {found}. {_accepted(run)}"
+        ) from error
+
+
+def _unused(part: str, config: TrainConfig) -> bool:
+    """Return whether a run of this config never reads a part, so that one without it goes on to the same result."""
+    unused = {
+        "curriculum": len(training_sources(config)) == 1,
+        "gate": config.gate.max_probability == 0.0,
+        "reference": config.algorithm.kl_coefficient == 0.0,
+    }
+    return unused.get(part, False)
+
+
+def _why(lost: list[str], config: TrainConfig) -> str:
+    reasons = {
+        "curriculum": f"it draws from {len(training_sources(config))} sources",
+        "gate": f"gate.max_probability = {config.gate.max_probability:g}",
+        "reference": f"algorithm.kl_coefficient = {config.algorithm.kl_coefficient:g}",
+    }
+    known = [reasons[name] for name in lost if name in reasons]
+    return f" ({'; '.join(known)})" if known else ""
+
+
+def _accepted(run: str) -> str:
+    return (
+        f"Accepted: {', '.join(PARTS)}, as this version writes them. Go on with the version that wrote it (the "
+        f"ledger names it in the first status record of run {run}), or start the run again."
+    )

@@ -39,7 +39,7 @@ from foretaste.rl.learn import Learner
 from foretaste.rl.pools import pool_of
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
-from foretaste.rl.resume import Progressed, load_state, save_state
+from foretaste.rl.resume import Progressed, load_state, restoring, save_state
 from foretaste.rl.rollout import Rollout, rollout
 from foretaste.rl.sources import title, training_sources
 from foretaste.rl.summary import provenance, summarize
@@ -314,14 +314,21 @@ class _Run:
 
     def _load(self) -> None:
         """Go back to the last resume point and say so in the ledger."""
-        state = load_state(self.folder / "state", run=self.run)
-        self.updater.load(state["updater"])
-        self.learner.load(state["learner"])
-        self.keeper.load(state["gate"])
-        self.curriculum.load(state["curriculum"])
+        state = load_state(self.folder / "state", self.config, run=self.run)
+        loaders: dict[str, Callable[[Any], None]] = {
+            "updater": self.updater.load,
+            "learner": self.learner.load,
+            "gate": self.keeper.load,
+            "curriculum": self.curriculum.load,
+        }
+        for part, load in loaders.items():
+            if state[part] is not None:
+                with restoring(part, run=self.run):
+                    load(state[part])
         if state["reference"] is not None:
             self.reference = Reference(self.actor_critic, state["reference"])
-        self.done = Progressed(**state["progressed"])
+        with restoring("progressed", run=self.run):
+            self.done = Progressed(**state["progressed"])
         self.replay.load(self.done.step)
         self.ledger.append(self.run, "resume", {"from_step": self.done.step})
         self.progress.note(f"resumed after step {self.done.step}")
