@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +26,6 @@ class PostgresServer:
         if os.getuid() == 0:  # PostgreSQL refuses to run as root
             self._as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
             os.chown(folder, 65534, 65534)
-            for parent in folder.parents[:3]:
-                parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
         environment = {**os.environ, "HOME": str(folder), "LC_ALL": "C.UTF-8"}
         self._options: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL, "cwd": folder}
         make = [self.programs / "initdb", "-D", folder / "data", "-U", "test", "--auth=trust", "-E", "UTF8"]
@@ -74,7 +72,9 @@ def _programs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    server = PostgresServer(tmp_path_factory.mktemp("pg"))
-    yield server
-    server.close()
+def postgres() -> Iterator[PostgresServer]:
+    # Not below pytest's own folder: every other pytest that starts closes that to all but its owner, also to a server.
+    with tempfile.TemporaryDirectory(prefix="foretaste-pg-") as folder:
+        server = PostgresServer(Path(folder))
+        yield server
+        server.close()
