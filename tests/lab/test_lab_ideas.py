@@ -65,7 +65,8 @@ def test_scale_is_ten_times_the_tokens_of_the_idea_and_nothing_else() -> None:
     assert {tokens for arm, tokens in budgets.items() if not arm.startswith("value")} == {SCALE * plan.token_budget}
     configs = [from_dict(TrainConfig, job.arguments["config"]) for job in plan.jobs() if CELLS[0].name in job.arm]
     first = [config for config in configs if config.seed == plan.seeds[0]]
-    assert len({(config.env, config.model, config.imitate, config.held_out) for config in first}) == 1
+    assert len({(config.env, config.model, config.imitate, config.held_out.items) for config in first}) == 1
+    assert len({config.held_out.every * config.episodes_per_step for config in first}) == 1
 
 
 # Bug or idea --------------------------------------------------------------------------------------
