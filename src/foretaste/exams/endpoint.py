@@ -138,13 +138,23 @@ class Endpoint:
 
         Raises: ModelError if no request can work: a refused key, an unknown model, nobody there.
         """
+        over = threading.Event()
+
+        def answer(conversation: Conversation) -> Action:
+            if over.is_set():  # asked after one that raised, whose error is what `act` raises
+                return Action("")
+            try:
+                return self.answer(conversation)
+            except BaseException:
+                over.set()
+                raise
+
         with ThreadPoolExecutor(max_workers=max(1, self.config.concurrent)) as pool:
-            futures = [pool.submit(self.answer, conversation) for conversation in conversations]
+            futures = [pool.submit(answer, conversation) for conversation in conversations]
             try:
                 return [future.result() for future in futures]
             except BaseException:
-                for future in futures:
-                    future.cancel()
+                over.set()
                 raise
 
     def close(self) -> None:
