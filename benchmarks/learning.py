@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine, peers
-from benchmarks.learning_jobs import Jobs, write
+from benchmarks.learning_jobs import Jobs
 from benchmarks.learning_plan import ARMS, RATE_SEED, Plan, Result, Unfair, best_rates, check_fair, mean
 from benchmarks.peers import PeerMissing
 from benchmarks.table import NOT_MEASURED
+from foretaste.deploy.files import write_json
 from foretaste.statistics import exact_interval
 
 RESULTS = Path(__file__).with_name("learning.json")
@@ -118,14 +119,10 @@ def show(console: Console, results: Sequence[Result], title: str) -> None:
             table.add_row(arm, f"{one.rate:g}", str(one.seed), share(one.before), share(one.after), *figures)
         if len(of_arm) > 1:
             minutes = sum(one.seconds for one in of_arm) / 60 / len(of_arm)
-            ends = [_mean_of([mean(getattr(one, name)) for one in of_arm]) for name in ("before", "after")]
+            means = [mean([mean(getattr(one, name)) for one in of_arm]) for name in ("before", "after")]
+            ends = [NOT_MEASURED if one is None else f"{one:.3f}" for one in means]
             table.add_row(arm, "", "mean", *ends, "", "", f"{minutes:.1f}", "", style="bold", end_section=True)
     console.print(table)
-
-
-def _mean_of(shares: Sequence[float | None]) -> str:
-    known = [one for one in shares if one is not None]
-    return f"{sum(known) / len(known):.3f}" if known else NOT_MEASURED
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -146,7 +143,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=float,
         default=[3e-5, 1e-4, 3e-4],
         metavar="RATE",
-        help="learning rates that tried once by each arm with half the tokens; one: no tries (default: 3e-5 1e-4 3e-4)",
+        help="rates, each tried once by every arm with half the tokens; one: no tries (default: 3e-5 1e-4 3e-4)",
     )
     parser.add_argument("--threads", type=int, default=None, help="processors to use (default: all)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs are kept (default: build/learning)")
@@ -167,6 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     threads = chosen.threads or machine.threads()
     jobs = Jobs(chosen.folder, threads=threads, tell=told)
     told.begin("warm start", 0)
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         plan = Plan(tokens=chosen.tokens, items=chosen.items, warm=jobs.warm()["id"])
         halved = dataclasses.replace(plan, tokens=-(-plan.tokens // 2))
@@ -180,7 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
                 check_fair(results, plan)
                 rows = [dataclasses.asdict(one) for one in results]
                 tried = [dataclasses.asdict(one) for one in tries]
-                write(chosen.output, {**about(plan, rates, threads), "results": rows, "tries": tried})
+                write_json(chosen.output, {**about(plan, rates, threads), "results": rows, "tries": tried})
     except (PeerMissing, Unfair) as error:
         sys.exit(f"{error}\nWhat was finished is kept; the same command goes on.")
     results.sort(key=lambda one: (ARMS.index(one.arm), one.seed))

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import peers
 from benchmarks.learning_plan import Plan, Result
-from benchmarks.peers import PeerMissing
+from foretaste.deploy.files import write_json
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -34,33 +34,31 @@ class Jobs:
     def warm(self) -> dict[str, Any]:
         """Return the card of the warm start, made if there is none."""
         card = self.warm_folder.parent / "card.json"
-        if not card.is_file():
-            write(card, self.run({"work": "warm", "folder": str(self.warm_folder)}))
-        return json.loads(card.read_text(encoding="utf-8"))
+        return _kept(card, lambda: self.run({"work": "warm", "folder": str(self.warm_folder)}))
 
     def before(self, plan: Plan, seed: int) -> dict[str, Any]:
         """Return the exam of the warm start, sat once a seed."""
         file = self.folder / "before" / plan.key("warm", seed, 0.0)
-        if not file.is_file():
-            write(file, self.exam(self.warm_folder, plan, seed))
-        return json.loads(file.read_text(encoding="utf-8"))
+        return _kept(file, lambda: self.exam(self.warm_folder, plan, seed))
 
     def result(self, plan: Plan, arm: str, seed: int, rate: float) -> Result:
         """Return the result of a run, the kept one if there is one. Raises: PeerMissing if a process fails."""
         file = self.folder / "results" / plan.key(arm, seed, rate)
-        if file.is_file():
-            return Result(**json.loads(file.read_text(encoding="utf-8")))
-        before = self.before(plan, seed)
         scratch = self.folder / "runs" / file.stem
-        shutil.rmtree(scratch, ignore_errors=True)
-        job = {"work": "learn", "arm": arm, "seed": seed, "rate": rate, "tokens": plan.tokens}
-        job |= {"model": str(self.warm_folder), "folder": str(scratch), "python": sys.executable}
-        done = self.run(job | {"episode_tokens": before["tokens"] / len(before["success"])})
-        after = self.exam(Path(done.pop("model")), plan, seed)
-        made = Result(arm, seed, rate, dataclasses.asdict(plan), before["success"], after["success"], **done)
-        write(file, dataclasses.asdict(made))
-        shutil.rmtree(scratch)  # weights and moments: gigabytes
-        return made
+
+        def measured() -> dict[str, Any]:
+            before = self.before(plan, seed)
+            shutil.rmtree(scratch, ignore_errors=True)
+            job = {"work": "learn", "arm": arm, "seed": seed, "rate": rate, "tokens": plan.tokens}
+            job |= {"model": str(self.warm_folder), "folder": str(scratch), "python": sys.executable}
+            done = self.run(job | {"episode_tokens": before["tokens"] / len(before["success"])})
+            after = self.exam(Path(done.pop("model")), plan, seed)
+            made = Result(arm, seed, rate, dataclasses.asdict(plan), before["success"], after["success"], **done)
+            return dataclasses.asdict(made)
+
+        found = _kept(file, measured)
+        shutil.rmtree(scratch, ignore_errors=True)  # weights and moments: gigabytes
+        return Result(**found)
 
     def exam(self, model: Path, plan: Plan, seed: int) -> dict[str, Any]:
         """Let foretaste play the held-out items with the policy of a folder, whoever trained it."""
@@ -96,14 +94,13 @@ class Jobs:
                 answer = said.get("done", answer)
                 self.tell(said)
         if answer is None:
-            last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
-            raise PeerMissing(f"{job['work']} of {module} stopped: {' '.join(last)[:200]}; see {log}")
+            raise peers.stopped(f"{job['work']} of {module}", log)
         return answer
 
 
-def write(file: Path, values: dict[str, Any]) -> None:
-    """Write a result as a whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".new")
-    scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(file)
+def _kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what is in a file, made and written if there is none."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, make())
+    return json.loads(file.read_text(encoding="utf-8"))

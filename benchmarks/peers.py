@@ -38,6 +38,12 @@ class PeerMissing(Exception):
     """A peer cannot be installed or started; the message says why."""
 
 
+def stopped(what: str, log: Path) -> PeerMissing:
+    """Return the error of a process that ended before it answered: the last line of its log, and where that is."""
+    last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
+    return PeerMissing(f"{what} stopped: {' '.join(last)[:200]}; see {log}")
+
+
 def python(peer: Peer, *, log: Path) -> Path:
     """Return the interpreter of a peer's environment, building it if need be. Raises: PeerMissing."""
     if not peer.packages:

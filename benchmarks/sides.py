@@ -85,8 +85,7 @@ class Side:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            last = self._log.read_text().strip().splitlines()[-1:]
-            raise PeerMissing(f"{self.name} stopped: {' '.join(last)[:200]}; see {self._log}")
+            raise peers.stopped(self.name, self._log)
         return json.loads(line)
 
 

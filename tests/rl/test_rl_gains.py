@@ -78,11 +78,9 @@ def test_what_comes_after_the_last_gain_is_not_read(learner: tuple[Updater, Batc
         part, full = whole[row].sequence, batch.sequences[row]
         last = [at for at, acted in enumerate(full.action_mask) if acted][column]
         assert part == TokenSequence(full.tokens[: last + 1], [at == last for at in range(last + 1)])
-    told = updater.imitate_gains(
-        batch, gains, passes=1, seed=0, step=9, learning_rate=0.0
-    )  # the mean over minibatches of the weighed mean of each
+    told = updater.imitate_gains(batch, gains, passes=1, seed=0, step=9, learning_rate=0.0)
     logprobs = updater.logprobs(batch)
-    expected = []
+    expected = []  # the weighed mean of each minibatch
     for rows in updater.minibatches(batch, 0, ("gains", 9, 0)):
         if mass := gains[rows].sum():
             expected.append(-(gains[rows] * logprobs[rows]).sum() / mass)

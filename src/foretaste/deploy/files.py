@@ -19,5 +19,5 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_json(file: Path, values: dict[str, Any]) -> None:
     """Replace a file whole, so that a process that is killed leaves the old one or the new one."""
     scratch = file.with_suffix(".new")
-    scratch.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     scratch.replace(file)

@@ -217,7 +217,7 @@ STUDY = Study(
         Expectation(METRIC, "value", BEST, size=5.0, effect="speedup", center="median"),
         Expectation(METRIC, "auto", BEST, size=0.9, effect="speedup", center="median"),
     ),
-    quick=plan(QUICK, ("value", "auto", "grpo", "success-replay"), (1, 2), 12_000, 5),
+    quick=plan(QUICK, COMPARED, (1, 2), 12_000, 5),
     full=plan(FULL, COMPARED, (101, 102, 103, 104, 105, 106), 30_000, 64, only=WHERE),
     effects=effects,
     rows=rows,

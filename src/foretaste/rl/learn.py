@@ -91,8 +91,7 @@ class Learner:
         if updater.privileged and updater.has_critic:  # nothing valid was recorded while sampling
             batch = updater.refreshed(batch)
         share = share_left(self.config.drives, step)
-        driven = bool(weights_of(self.config.drives)) and updater.has_critic
-        feelings = Feelings(self.config.drives) if driven else None
+        feelings = Feelings(self.config.drives) if weights_of(self.config.drives) and updater.has_critic else None
         metrics = self._judge_critic(batch, feelings, share) if updater.has_critic else {}
         if feelings:
             metrics |= drive_metrics(batch.episodes, feelings, share=share)

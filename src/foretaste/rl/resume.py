@@ -87,12 +87,13 @@ def load_state(folder: Path, config: TrainConfig, *, run: str) -> dict[str, Any]
         raise RunError(f"The resume point {file} of run {run} cannot be read: {error}") from error
     if not isinstance(state, dict):
         raise RunError(f"The resume point {file} of run {run} holds a {type(state).__name__}. {_accepted(run)}")
-    missing = [name for name in PARTS if name not in state]
-    unused = {name for name in missing if _unused(name, config)}
-    if lost := [name for name in missing if name not in unused]:
+    needs = _needs(config)
+    unused = [name for name in PARTS if name not in state and needs.get(name) == ""]
+    if lost := [name for name in PARTS if name not in state and name not in unused]:
+        why = "; ".join(needs[name] for name in lost if name in needs)
         raise RunError(
             f"The resume point {file} of run {run} has no {' and no '.join(map(repr, lost))}, which this run needs"
-            f"{_why(lost, config)}. Found: {', '.join(sorted(map(str, state))) or 'nothing'}. {_accepted(run)}"
+            f"{f' ({why})' if why else ''}. Found: {', '.join(sorted(map(str, state))) or 'nothing'}. {_accepted(run)}"
         )
     return {**state, **dict.fromkeys(unused)}
 
@@ -112,24 +113,14 @@ def restoring(part: str, *, run: str) -> Iterator[None]:
         ) from error
 
 
-def _unused(part: str, config: TrainConfig) -> bool:
-    """Return whether a run of this config never reads a part, so that one without it goes on to the same result."""
-    unused = {
-        "curriculum": len(training_sources(config)) == 1,
-        "gate": config.gate.max_probability == 0.0,
-        "reference": config.algorithm.kl_coefficient == 0.0,
+def _needs(config: TrainConfig) -> dict[str, str]:
+    """Return why a run needs a part that not every run reads; "": it does not, and goes on alike without it."""
+    sources, gate, kl = len(training_sources(config)), config.gate.max_probability, config.algorithm.kl_coefficient
+    return {
+        "curriculum": f"it draws from {sources} sources" if sources > 1 else "",
+        "gate": f"gate.max_probability = {gate:g}" if gate else "",
+        "reference": f"algorithm.kl_coefficient = {kl:g}" if kl else "",
     }
-    return unused.get(part, False)
-
-
-def _why(lost: list[str], config: TrainConfig) -> str:
-    reasons = {
-        "curriculum": f"it draws from {len(training_sources(config))} sources",
-        "gate": f"gate.max_probability = {config.gate.max_probability:g}",
-        "reference": f"algorithm.kl_coefficient = {config.algorithm.kl_coefficient:g}",
-    }
-    known = [reasons[name] for name in lost if name in reasons]
-    return f" ({'; '.join(known)})" if known else ""
 
 
 def _accepted(run: str) -> str:

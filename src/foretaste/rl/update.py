@@ -17,7 +17,7 @@ from torch import Tensor
 from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import ActorCritic, CriticInput, Evaluation, TokenSequence
 from foretaste.models.precision import MasterWeights
-from foretaste.rl.batch import Batch, compute_returns, final_state_sequence, privileged_sequence, weighed_part
+from foretaste.rl.batch import Batch, Weighed, compute_returns, final_state_sequence, privileged_sequence, weighed_part
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
 from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
@@ -93,7 +93,7 @@ class Updater:
         sequences = [
             final_state_sequence(batch.episodes[b], self._encode if self.privileged else lambda text: []) for b in cut
         ]
-        for rows in split_by_tokens([len(one.tokens) for one in sequences], self.algorithm.microbatch_tokens):
+        for rows in self._split(sequences):
             read = self.actor_critic.evaluate([sequences[row] for row in rows], policy=False, values=True)
             final_B[[cut[row] for row in rows]] = read.values_N.float().cpu().numpy()
         return final_B
@@ -201,17 +201,8 @@ class Updater:
 
     def imitate(self, sequences: Sequence[TokenSequence], *, learning_rate: float) -> float:
         """Take one supervised step on demonstrations; return the mean negative log-likelihood per token."""
-        tokens = float(sum(sum(sequence.action_mask) for sequence in sequences))
-        loss = 0.0
-        for micro in split_by_tokens([len(s.tokens) for s in sequences], self.algorithm.microbatch_tokens):
-            chosen = [sequences[index] for index in micro]
-            evaluation = self.actor_critic.evaluate(chosen, temperature=1.0, policy=True, values=False)
-            part = imitation_loss(evaluation.logprobs_N, normalizer=tokens)
-            part.backward()
-            self.optimizer.accumulate()
-            loss += part.item()
-        self.optimizer.step({"policy": learning_rate})
-        return loss
+        parts = [Weighed(sequence, np.ones(sum(sequence.action_mask))) for sequence in sequences]
+        return self._imitate(parts, temperature=1.0, learning_rate=learning_rate)
 
     def imitate_gains(
         self, batch: Batch, gains_BT: Array, *, passes: int, seed: int, step: int, learning_rate: float
@@ -228,22 +219,26 @@ class Updater:
             losses = []
             for rows in self.minibatches(batch, seed, ("gains", step, number)):
                 parts = [weighed[row] for row in rows if len(weighed[row].weights)]
-                if not parts:
-                    continue
-                losses.append(0.0)
-                mass = float(sum(part.weights.sum() for part in parts))
-                lengths = [len(part.sequence.tokens) - batch.shared_prefix for part in parts]
-                for micro in split_by_tokens(lengths, self.algorithm.microbatch_tokens):
-                    read = self.actor_critic.evaluate(
-                        [parts[at].sequence for at in micro], temperature=self.temperature, values=False
-                    )
-                    weights = torch.from_numpy(np.concatenate([parts[at].weights for at in micro])).float()
-                    loss = imitation_loss(read.logprobs_N * weights.to(self.device), normalizer=mass)
-                    loss.backward()
-                    self.optimizer.accumulate()
-                    losses[-1] += loss.item()
-                self.optimizer.step({"policy": learning_rate})
+                if parts:
+                    shared, hot = batch.shared_prefix, self.temperature
+                    losses.append(self._imitate(parts, temperature=hot, learning_rate=learning_rate, shared=shared))
         return sum(losses) / len(losses) if losses else 0.0
+
+    def _imitate(self, parts: Sequence[Weighed], *, temperature: float, learning_rate: float, shared: int = 0) -> float:
+        """Take one supervised step; return the weighted mean of the negative log-likelihood."""
+        mass = float(sum(part.weights.sum() for part in parts))
+        total = 0.0
+        for micro in self._split([part.sequence for part in parts], shared):
+            read = self.actor_critic.evaluate(
+                [parts[at].sequence for at in micro], temperature=temperature, values=False
+            )
+            weights = torch.from_numpy(np.concatenate([parts[at].weights for at in micro])).float()
+            loss = imitation_loss(read.logprobs_N * weights.to(self.device), normalizer=mass)
+            loss.backward()
+            self.optimizer.accumulate()
+            total += loss.item()
+        self.optimizer.step({"policy": learning_rate})
+        return total
 
     def critic_rates(self, warmup: float) -> dict[str, float]:
         """The head moves faster than the tower: it alone must follow the mean success as that rises."""
@@ -343,13 +338,14 @@ class Updater:
         yield from np.array_split(order, min(self.algorithm.minibatches, len(order)))
 
     def microbatches(self, batch: Batch, rows: np.ndarray) -> Iterator[list[int]]:
-        """Yield rows in groups of similar length whose padded size stays within `microbatch_tokens`.
-
-        Tokens of the prompt that all episodes share are computed once a group and not counted.
-        """
-        lengths = [len(batch.sequences[row].tokens) - batch.shared_prefix for row in rows]
-        for group in split_by_tokens(lengths, self.algorithm.microbatch_tokens):
+        """Yield rows in groups of similar length whose padded size stays within `microbatch_tokens`."""
+        for group in self._split([batch.sequences[row] for row in rows], batch.shared_prefix):
             yield [int(rows[index]) for index in group]
+
+    def _split(self, sequences: Sequence[TokenSequence], shared: int = 0) -> list[list[int]]:
+        """Group sequences; the `shared` tokens that all begin with are computed once a group and not counted."""
+        lengths = [len(sequence.tokens) - shared for sequence in sequences]
+        return split_by_tokens(lengths, self.algorithm.microbatch_tokens)
 
 
 class _Totals:
