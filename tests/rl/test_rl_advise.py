@@ -12,7 +12,7 @@ from foretaste.models.actor_critic import ActorCritic
 from foretaste.rl.adapt import Ranking
 from foretaste.rl.advise import Evidence, choose, evidence_of, filled, meet, words
 from foretaste.rl.batch import make_batch
-from foretaste.rl.doctor import Bench, probe_config
+from foretaste.rl.learning_probes import Bench, probe_config
 from foretaste.rl.probe_envs import Delayed, Masking
 from foretaste.rl.signal import quality, score_projections, signals
 from foretaste.rl.train import train

@@ -9,8 +9,10 @@ from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingCo
 from foretaste.models.actor_critic import TokenSequence
 from foretaste.records import EpisodeEnd
 from foretaste.rl import batch as batches
-from foretaste.rl import checkup, doctor, update
-from foretaste.rl.doctor import Bench, diagnosis, outcome_of, probe_config
+from foretaste.rl import checkup, doctor
+from foretaste.rl.checkup import Finding
+from foretaste.rl.doctor import diagnosis, outcome_of
+from foretaste.rl.learning_probes import Bench, probe_config
 from foretaste.rl.probe_envs import Endless, Masking, OneChoice
 
 SETTINGS = TrainConfig(
@@ -126,29 +128,6 @@ def test_a_trainer_at_another_temperature_is_named(played, monkeypatch):
     assert "sampler and trainer differ" in named(findings(played))
 
 
-def test_a_policy_step_in_the_wrong_direction_is_named_by_a_learning_probe(monkeypatch):
-    real = update.ppo_loss
-
-    def turned(*args, **options):
-        found = real(*args, **options)
-        return found._replace(loss=-found.loss)
-
-    suspect = doctor.LEARNING[0][1]
-
-    def learns():
-        return doctor._learns(SETTINGS, OneChoice, suspect)
-
-    sound = learns()
-    assert sound.sound, sound.text
-    monkeypatch.setattr(update, "ppo_loss", turned)
-    monkeypatch.setattr(doctor, "PATIENT_STEPS", 1)  # sound, it needed no second try
-    broken = learns()
-    assert not broken.sound
-    text, fine = diagnosis([broken])
-    assert not fine
-    assert "rl/losses.py" in text
-
-
 def test_an_idea_without_effect_is_told_apart_from_a_bug(played):
     every = findings(played)
     rng = np.random.default_rng(0)
@@ -183,18 +162,22 @@ def test_the_users_own_environment_is_checked_too():
     assert len(found) > 4
 
 
-@pytest.mark.parametrize(("rate", "retried"), [(3e-5, doctor.FAST_RATE), (5e-3, 5e-3)])
-def test_a_small_learning_rate_or_a_slow_learner_is_no_bug(monkeypatch, rate, retried):
-    tried = []
-
-    def trained(config, kind, steps):
-        tried.append((config.algorithm.learning_rate, steps))
-        return (0.9, "there") if len(tried) == 2 else (0.5, "slow")
-
-    monkeypatch.setattr(doctor, "_train", trained)
-    finding = doctor._learns(
-        dataclasses.replace(SETTINGS, algorithm=AlgorithmConfig(learning_rate=rate)), OneChoice, "x"
+def test_what_builds_on_a_probe_that_is_not_learned_is_left_out(monkeypatch):
+    monkeypatch.setattr(
+        doctor, "learns", lambda config, kind, suspect: Finding(kind.name, kind is OneChoice, "", suspect)
     )
-    assert finding.sound
-    assert f"at yours, {rate:g}: slow" in finding.text
-    assert tried == [(rate, doctor.STEPS), (retried, doctor.PATIENT_STEPS)]
+    first, second, third = doctor._learning(SETTINGS)
+    assert (first.sound, second.sound, third.sound) == (True, False, None)
+    assert "builds on observed" in third.text
+
+
+def test_settings_that_do_not_learn_are_told_apart_from_a_bug(played):
+    slow = Finding("learns observed", True, "with reference settings", "x", settings="learning_rate 3e-05 is too low")
+    text, sound = diagnosis([*findings(played), slow])
+    assert sound
+    assert text.startswith("Machinery sound. The settings, not the code")
+    assert "learn observed; with yours learning_rate 3e-05 is too low" in text
+    broken = Finding("learns delayed", False, "not learned", "credit over turns")
+    text, sound = diagnosis([*findings(played), slow, broken])
+    assert not sound
+    assert "does not learn delayed, with the reference settings neither. Likely: credit over turns." in text

@@ -15,8 +15,8 @@ import torch
 from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingConfig, TrainConfig
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl import batch as batches
-from foretaste.rl.doctor import Bench
 from foretaste.rl.gate import Gate
+from foretaste.rl.learning_probes import Bench
 from foretaste.rl.probe_envs import Masking
 
 ALGORITHM = AlgorithmConfig(turn_lambda=0.7, token_lambda=0.95, critic_lambda=0.9, gamma=0.98)

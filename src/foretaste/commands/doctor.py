@@ -29,7 +29,8 @@ class DoctorArguments:
     """Run small probes that each isolate one fault, with your model and settings; say what is likely wrong.
 
     Exact checks compare what the trainer computes with the same figures worked out by hand; learning probes are
-    tiny tasks that a sound trainer must learn. Exit code 0: the machinery is sound; 1: it is not.
+    tiny tasks that a sound trainer must learn, with your settings or else with settings known to learn them, so that
+    a learning rate is not taken for a bug. Exit code 0: the machinery is sound; 1: it is not.
     With `--advise` it measures your environment instead and says which way of learning suits it.
     """
 

@@ -136,8 +136,8 @@ STUDY = Study(
         "The bug is planted by the study, in the process of that arm's jobs alone; the product does not contain it.",
         "The third and fourth expectation say that the study alone would call both ideas useless; were one refuted, "
         "the pair would show nothing.",
-        "cleared: the doctor finds no figure wrong. sound: the policy also learns its probes, which a decoder of this "
-        "size does not always do in so few steps; the doctor then says that the arithmetic is right.",
+        "cleared: the doctor finds no figure wrong. sound: the policy also learns its probes, with the run's settings "
+        "or with the doctor's own.",
         "By hand, for any two runs on one environment: foretaste doctor --run RUN --against RUN.",
     ),
 )

@@ -29,6 +29,8 @@ class Finding:
     sound: bool | None
     text: str
     suspect: str
+    settings: str = ""
+    """Of a sound learning probe: what of the user's settings kept it from being learned with them."""
 
 
 class _Token:

@@ -1,75 +1,41 @@
 """Bug or dead end? Probes that isolate faults of the machinery, run with the user's own model and settings.
 
     examine(config) -> list[Finding]         exact checks on sampled episodes, then short learning probes
-    diagnosis(findings, outcome) -> str      "bug here", "these settings do not learn" or "machinery sound ..."
+    diagnosis(findings, outcome) -> str      "bug here", "the settings, not the code" or "machinery sound ..."
 
 Exact checks compare what the trainer computes with the same quantity worked out here token by token from the
 episodes alone, sharing no code with it: they find faults that still let a model learn a little. Learning probes
-find the rest. `checkup.py` has the exact checks, `probe_envs.py` the environments.
+find the rest. `checkup.py` has the exact checks, `learning_probes.py` the learning, `probe_envs.py` the environments.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from foretaste.config import CurriculumConfig, EnvConfig, ImitateConfig, SamplingConfig, TrainConfig
-from foretaste.models.actor_critic import ActorCritic
-from foretaste.models.sampler import Sampler
-from foretaste.progress import Silent
+from foretaste.config import TrainConfig
 from foretaste.records import EpisodeEnd
 from foretaste.rl import checkup
 from foretaste.rl.batch import make_batch
 from foretaste.rl.checkup import Finding
-from foretaste.rl.imitate import imitate
-from foretaste.rl.pools import pool_of
+from foretaste.rl.learning_probes import Bench, learns, probe_config
 from foretaste.rl.probe_envs import Constant, Delayed, Endless, Masking, Observed, OneChoice, Probe
-from foretaste.rl.rollout import Rollout, rollout
 from foretaste.rl.sources import training_sources
-from foretaste.rl.tasks import training_tasks
-from foretaste.rl.update import Updater
 from foretaste.statistics import paired_difference_interval
 
 LEARNING: tuple[tuple[type[Probe], str], ...] = (
-    (OneChoice, "policy step: rl/update.py, rl/losses.py; or algorithm.learning_rate"),
-    (Observed, "what the policy reads: models/sampler.py, models/conversation.py; or model capacity"),
-    (Delayed, "credit over turns: rl/returns.py, rl/batch.py; or algorithm.turn_lambda"),
+    (OneChoice, "policy step: rl/update.py, rl/losses.py"),
+    (Observed, "what the policy reads: models/sampler.py, models/conversation.py"),
+    (Delayed, "credit over turns: rl/returns.py, rl/batch.py"),
 )
 """Probes that a policy must learn, and what is likely at fault where it does not."""
 
-STEPS, PATIENT_STEPS, EPISODES = 12, 40, 32
-"""Steps of a first try at a learning probe, those of a second one, and the episodes of a step."""
-FAST_RATE = 2e-3
-"""Learning rate at which a small model must learn a probe within those steps."""
 LARGE = 20_000_000
 """Policy weights above which learning probes would take longer than a person waits."""
-LEARNED = 0.85
-"""Mean success of the last three steps from which a probe counts as learned; guessing gives 0.5."""
-
-
-class Bench:
-    """A model on a probe environment, with everything that training uses."""
-
-    def __init__(self, config: TrainConfig, env: Callable[[], gymnasium.Env[Any, Any]] | None) -> None:
-        """Load the model fresh, so that probes do not depend on their order; `env` as in `train`."""
-        self.config = config
-        self.pool = pool_of(config, env)
-        self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
-        self.sampler = Sampler(self.actor_critic, config.sampling)
-        self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
-
-    def warm_up(self) -> None:
-        """Teach the form of an answer and nothing of the task."""
-        imitate(self.config, self.pool, self.updater, self.actor_critic.template, Silent())
-
-    def play(self, step: int, episodes: int = EPISODES) -> Rollout:
-        """Sample a step's episodes."""
-        return rollout(self.sampler, training_tasks(self.config, step, episodes), self.pool)
 
 
 def examine(
@@ -85,28 +51,11 @@ def examine(
     if sum(weight.numel() for weight in bench.actor_critic.policy_parameters()) > LARGE:
         yield Finding("learning probes", None, "left out: the model is large", "")
     else:
-        for kind, suspect in LEARNING:
-            yield _learns(config, kind, suspect)
+        yield from _learning(config)
         if bench.updater.has_critic:
             yield _constant(config)
     if own_env:
         yield from _own_environment(config, env)
-
-
-def probe_config(config: TrainConfig, kind: type[Probe]) -> TrainConfig:
-    """Return the user's settings on a probe: same model and algorithm, short episodes, a warm start."""
-    algorithm = config.algorithm
-    if algorithm.name == "auto":
-        algorithm = dataclasses.replace(algorithm, name="ppo")
-    return dataclasses.replace(
-        config,
-        env=EnvConfig(kind.name, examples=0, max_turns=kind.turns),
-        curriculum=CurriculumConfig(),
-        sampling=SamplingConfig(temperature=config.sampling.temperature, max_new_tokens=4, max_context=512),
-        algorithm=dataclasses.replace(algorithm, kl_coefficient=0.0),
-        imitate=ImitateConfig(episodes=64, passes=8, learning_rate=3e-3, teacher="uniform_action"),
-        episodes_per_step=EPISODES,
-    )
 
 
 def _exact(config: TrainConfig) -> Iterator[Finding]:
@@ -120,40 +69,17 @@ def _exact(config: TrainConfig) -> Iterator[Finding]:
             yield checkup.check_truncation(bench.updater, episodes)
 
 
-def _learns(config: TrainConfig, kind: type[Probe], suspect: str) -> Finding:
-    """Train shortly on a probe and say whether the policy got there.
-
-    A learning rate meant for long runs may be too small for so few steps, and the smallest decoders need more of them;
-    neither is a fault of the machinery, so a probe that is not learned is tried once more, longer and at a high rate.
-    """
-    name = f"learns {kind.name.removeprefix('probe-')}"
-    reached, text = _train(config, kind, STEPS)
-    rate = config.algorithm.learning_rate
-    if reached < LEARNED:
-        fast = max(rate, FAST_RATE)
-        critic = max(config.algorithm.critic_learning_rate, 2 * FAST_RATE)
-        algorithm = dataclasses.replace(config.algorithm, learning_rate=fast, critic_learning_rate=critic)
-        reached, again = _train(dataclasses.replace(config, algorithm=algorithm), kind, PATIENT_STEPS)
-        text = f"{again}, at learning rate {fast:g}; before, at yours, {rate:g}: {text}"
-    return Finding(name, reached >= LEARNED, text, suspect)
-
-
-def _train(config: TrainConfig, kind: type[Probe], steps: int) -> tuple[float, str]:
-    """Return the success that so many steps reach, and the figures in words."""
-    bench = Bench(probe_config(config, kind), kind)
-    bench.warm_up()
-    started, success = time.perf_counter(), []
-    for step in range(1, steps + 1):
-        played = bench.play(step)
-        success.append(float(np.mean([episode.success or 0.0 for episode in played.episodes])))
-        if len(success) >= 3 and np.mean(success[-3:]) >= LEARNED:
-            break
-        batch = make_batch(played.episodes)
-        if step == 1 and bench.updater.has_critic:
-            bench.updater.pretrain_values(batch, seed=bench.config.seed)
-        bench.updater.update(batch, step=bench.config.algorithm.warmup_steps + step, seed=bench.config.seed)
-    reached, seconds = float(np.mean(success[-3:])), time.perf_counter() - started
-    return reached, f"success {success[0]:.2f} -> {reached:.2f} in {len(success)} steps, {seconds:.0f} s"
+def _learning(config: TrainConfig) -> Iterator[Finding]:
+    """Train on probe after probe; what builds on one that is not learned would only fail for the same reason."""
+    failed = None
+    for kind, suspect in LEARNING:
+        name = kind.name.removeprefix("probe-")
+        if failed:
+            yield Finding(f"learns {name}", None, f"left out: it builds on {failed}", "")
+            continue
+        finding = learns(config, kind, suspect)
+        yield finding
+        failed = None if finding.sound else name
 
 
 def _constant(config: TrainConfig) -> Finding:
@@ -230,14 +156,25 @@ def diagnosis(findings: Sequence[Finding], outcome: Outcome | None = None) -> tu
     if wrong:
         names = ", ".join(finding.probe.removeprefix("learns ") for finding in wrong)
         return (
-            f"The arithmetic is right, but the policy does not learn: {names}. Likely: {wrong[0].suspect}. Try the "
-            "default settings: if they learn, it is the settings."
+            f"The arithmetic is right, but the policy does not learn {names}, with the reference settings neither. "
+            f"Likely: {wrong[0].suspect}."
         ), False
+    settings = _settings(findings)
     if outcome is None:
-        return "Machinery sound.", True
+        return f"Machinery sound.{settings}", True
     figure = f"{outcome.gain:+.3f} [{outcome.low:+.3f}, {outcome.high:+.3f}] against {outcome.against}"
     if outcome.low > 0:
-        return f"Machinery sound, and the idea helps: {figure}.", True
+        return f"Machinery sound, and the idea helps: {figure}.{settings}", True
     if outcome.high < 0:
-        return f"Machinery sound, the idea does not help, it harms: {figure}.", True
-    return f"Machinery sound, the idea does not help: {figure}, which is no gain that can be told from chance.", True
+        return f"Machinery sound, the idea does not help, it harms: {figure}.{settings}", True
+    text = f"Machinery sound, the idea does not help: {figure}, which is no gain that can be told from chance."
+    return text + settings, True
+
+
+def _settings(findings: Sequence[Finding]) -> str:
+    """Return what the user's settings are to blame for, with a blank before it; empty if nothing."""
+    blamed = [finding for finding in findings if finding.settings]
+    if not blamed:
+        return ""
+    names = ", ".join(finding.probe.removeprefix("learns ") for finding in blamed)
+    return f" The settings, not the code: the reference settings learn {names}; with yours {blamed[0].settings}."

@@ -1,6 +1,13 @@
 """Tiny environments that each isolate one fault of a trainer. `doctor.py` runs them; `registry` does not list them.
 
-Each needs only that the policy sometimes says one of two words, which a short imitation of `uniform_action` teaches.
+Each begins with a short imitation of `oracle`, which shows the rewarded word in a share `shown` of the turns. Where
+something is to be learned, that share is a quarter: the policy starts leaning to the wrong words and must turn round.
+
+- A policy that drifts without a signal ends in what it leant to, so it does not pass by luck; least of all `Observed`,
+  where it must turn round twice.
+- It reads from the start. A policy that says either word on either sign alike is pulled to one of them before it
+  tells the signs apart, which silences the signal: reward finds the reading after 5 steps or after 50, however right
+  the trainer is.
 """
 
 from __future__ import annotations
@@ -23,6 +30,8 @@ class Probe(TextEnv):
 
     instructions: ClassVar[str] = "Answer with one word: left or right."
     turns: ClassVar[int] = 1
+    shown: ClassVar[float] = 0.5
+    """Share of the turns in which a warm start shows the rewarded word."""
 
     def begin(self) -> tuple[str, dict[str, Any]]:
         """Show the first sign."""
@@ -38,9 +47,14 @@ class Probe(TextEnv):
         """Return one of the two words at random."""
         return self.random.choice(WORDS)
 
-    def oracle(self) -> str:
-        """Return the word that is rewarded where only the word matters."""
+    def rewarded(self) -> str:
+        """Return the word that is rewarded in this turn, where one is."""
         return WORDS[0]
+
+    def oracle(self) -> str:
+        """Return the word that a warm start shows."""
+        right = self.rewarded()
+        return right if self.random.random() < self.shown else next(word for word in WORDS if word != right)
 
     def max_turns(self) -> int:
         """Return the turns of an episode."""
@@ -78,6 +92,7 @@ class OneChoice(Probe):
     """One turn, one right word, always the same: the policy must move there."""
 
     name = "probe-one-choice"
+    shown = 0.25
 
 
 class Delayed(Probe):
@@ -85,6 +100,7 @@ class Delayed(Probe):
 
     name = "probe-delayed"
     turns = 3
+    shown = 0.25
 
     def earned(self) -> float:
         """Return whether the first word was right."""
@@ -95,12 +111,13 @@ class Observed(Probe):
     """The right word depends on the sign shown: the policy must read."""
 
     name = "probe-observed"
+    shown = 0.25
 
     def show(self) -> str:
         """Return the turn's sign."""
         return f"Sign {self.signs[self.turn]}"
 
-    def oracle(self) -> str:
+    def rewarded(self) -> str:
         """Return the sign's word."""
         return SIGNS[self.signs[self.turn]]
 
@@ -114,6 +131,7 @@ class Masking(Observed):
 
     name = "probe-masking"
     turns = 2
+    shown = 0.5
 
     def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
         """Take a word; 0.5 if it fits the sign, else 0.2, so that a misplaced reward always shows."""
