@@ -370,7 +370,8 @@ def test_an_episode_is_felt_once_a_step_and_shared_feelings_change_no_figure(tmp
     monkeypatch.setitem(drives.DRIVES, "repetition", counted)
     monkeypatch.setattr(Learner, "learn", learned)
     train(run_config(tmp_path, ALL, replay=ReplayConfig(actor_episodes=32)))
-    assert [len(ids) for ids in asked] == [steps[0], sum(steps)]  # the actor's second step holds the first one's too
+    # The actor's first step holds the eight episodes of value pretraining too, its second those of both steps.
+    assert [len(ids) for ids in asked] == [8 + steps[0], sum(steps)]
     assert all(len(set(ids)) == len(ids) for ids in asked)
     batch, shared = make_batch([CIRCLE, *tree().values()]), Feelings(ALL)
     for share in (1.0, 0.3):

@@ -117,7 +117,7 @@ def test_a_run_learns_a_tiny_task_and_writes_everything_down(tmp_path):
     tokens = sum(
         e.action_tokens for file in (tmp_path / run.id / "episodes").glob("*.npz") for e in read_episodes(file)
     )
-    assert summary["sampled_tokens"] >= tokens  # value pretraining's episodes count too
+    assert summary["sampled_tokens"] == tokens  # value pretraining's episodes too are counted, and kept
 
     from transformers import AutoModelForCausalLM
 
@@ -252,6 +252,24 @@ def test_the_actor_waits_for_its_first_successes(tmp_path):
     assert last["policy/waiting"] == 1.0
     assert "policy/loss" not in last
     assert last["value/loss"] > 0
+
+
+class Generous(Signs):
+    """Every answer is right."""
+
+    def act(self, action):
+        return "", 1.0, True, {"success": 1.0}
+
+
+def test_successes_of_value_pretraining_count_towards_the_actors_start(tmp_path):
+    replay = ReplayConfig(critic_episodes=32, actor_start_successes=32)  # 16 of value pretraining, 16 of the step
+    checkpoint = train(config(tmp_path, steps=1, replay=replay, imitate=ImitateConfig()), env=Generous)
+    with Ledger.open(tmp_path) as ledger:
+        last = ledger.records(checkpoint.run or "", "metrics")[-1].payload
+    assert "policy/waiting" not in last
+    assert "policy/loss" in last
+    kept = read_episodes(tmp_path / (checkpoint.run or "") / "episodes" / "step-000000.npz")
+    assert [episode.success for episode in kept] == [1.0] * 16
 
 
 def test_steps_that_learn_nothing_leave_the_policy_alone(tmp_path):

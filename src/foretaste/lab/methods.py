@@ -23,6 +23,8 @@ NEW = 32
 """New episodes a step."""
 FEW = 16
 """New episodes a step of the methods that replay: more updates for each episode."""
+START = 4
+"""Successes before an actor that imitates may move: two may agree by luck in what has nothing to do with success."""
 IMITATING = 2e-3
 """Learning rate of the methods that imitate; the others were no better at 3e-4 than at 1e-3."""
 
@@ -31,7 +33,7 @@ _VALUE_REPLAY = {
     "actor_episodes": 4 * FEW,
     "policy_passes": 8,
     "success_episodes": FEW,
-    "actor_start_successes": 2,
+    "actor_start_successes": START,
 }
 
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -57,7 +59,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "success-replay": {
         "run": {"episodes_per_step": FEW},
         "algorithm": {"name": "reinforce", "learning_rate": IMITATING},
-        "replay": {"success_episodes": FEW, "success_passes": 8, "actor_start_successes": 4},
+        "replay": {"success_episodes": FEW, "success_passes": 8, "actor_start_successes": START},
     },
 }
 """Differences from `base`; "value" is recipes/replay-critic.toml, "batch-mean" leave-one-out without groups."""

@@ -3,8 +3,8 @@
     meet(config) -> Advice           a model meets an environment for a few episodes (`foretaste doctor --advise`)
     choose(Evidence) -> Advice       the rule, also re-applied while training with `algorithm.name = "auto"`
 
-The rule rests on two things that decide whether mid-episode credit can help: how rarely the policy succeeds, and
-whether a critic can tell from an unfinished episode how it will end. Signal-to-noise figures are shown as evidence
+The rule rests on what decides whether mid-episode credit can help: whether there is a later turn to pass it back from,
+and whether a critic can tell from an unfinished episode how it will end. Signal-to-noise figures are shown as evidence
 and do not decide: an estimator may look strong on frozen episodes because it is biased.
 """
 
@@ -40,11 +40,11 @@ Method = Literal["value", "leave-one-out", "success replay"]
 
 TRUSTED = 0.6
 """AUC halfway, less one standard error, from which a critic is said to see."""
-RARE = 0.01
-"""Success below which the policy does not learn through a critic that has not been shown to see."""
 GROUP = 8
 """Group size for which the share of groups without signal is told."""
 RECHECK_STEPS = 5
+START = 4
+"""Successes that the policy waits for where a recipe says nothing; fewer, imitated alone, are taken for the rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,10 @@ def choose(evidence: Evidence) -> Advice:
 
     1. Episodes of one turn: no later turn to pass credit back from; "leave-one-out".
     2. V halfway is right (AUC - SE > 0.6): "value", credit in mid-episode.
-    3. V is not shown to be right and success is below 1%: "success replay", while the critic goes on learning.
-    4. Otherwise "value" with lambda near 1: where nothing can be seen halfway this is a replay of successes whose
-       weights are measured against V, and it needed no more tokens than leave-one-out (the study `credit-map`).
+    3. Otherwise "success replay", while the critic goes on learning: until V can tell single turns apart it has nothing
+       to add to what a success shows, and learning from it needed more tokens and more computing (`credit-map`).
     """
-    rank, p = evidence.auc.get("50"), evidence.success
+    rank = evidence.auc.get("50")
     share = f"{evidence.successes} of {evidence.episodes} episodes succeed."
     if evidence.turns <= 1:
         return Advice("leave-one-out", (share, _ONE_TURN), evidence)
@@ -114,11 +113,8 @@ def choose(evidence: Evidence) -> Advice:
         if rank.auc - rank.error > TRUSTED:
             why.append("So V can tell single turns apart: credit in mid-episode.")
             return Advice("value", tuple(why), evidence)
-    if p < RARE:
-        why.append("Successes are rare, so each is learned from again; V joins in once it is shown to rank.")
-        return Advice("success replay", tuple(why), evidence)
-    why.append("Lambda stays near 1 until V is shown to rank: outcomes are weighed against V and learned from again.")
-    return Advice("value", tuple(why), evidence)
+    why.append("Until V is shown to rank, successes are learned from again as they are; V joins in once it is.")
+    return Advice("success replay", tuple(why), evidence)
 
 
 _ONE_TURN = "Episodes have one turn, so there is no later turn to pass credit back from."
@@ -182,7 +178,7 @@ def filled(config: TrainConfig) -> TrainConfig:
         actor_episodes=given.actor_episodes or 2 * new,
         policy_passes=given.policy_passes or 1,
         success_episodes=given.success_episodes or max(1, new // 2),
-        actor_start_successes=given.actor_start_successes or 1,
+        actor_start_successes=given.actor_start_successes or START,
     )
     return dataclasses.replace(config, replay=replay)
 

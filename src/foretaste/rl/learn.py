@@ -51,7 +51,7 @@ class Learner:
         self.adapter = LambdaAdapter(config.algorithm.turn_lambda)
         self.method: Method = "value"
         self.successes = 0
-        """Successful training episodes so far."""
+        """Successful episodes so far, those of value pretraining among them."""
 
     def state(self) -> dict[str, Any]:
         """Return what `load` restores."""
@@ -73,6 +73,7 @@ class Learner:
     def pretrain_values(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """Fit the critic to the frozen policy's returns before the policy may move; `auto` chooses first."""
         batch = make_batch(episodes)
+        self.successes += _successes(batch)
         if self.auto:
             self._choose(0, probe(self.updater, batch.episodes, seed=self.config.seed))
         loss = self.updater.pretrain_values(batch, seed=self.config.seed)
@@ -102,7 +103,7 @@ class Learner:
         if apart:
             passes, learned = self._replay_critic(batch, step)
             metrics |= learned
-        self.successes += sum(1 for episode in batch.episodes if (episode.success or 0) >= 1.0)
+        self.successes += _successes(batch)
         if self.successes < replay.actor_start_successes:
             return metrics | {"policy/waiting": 1.0}
         actor = make_batch(self.replay.newest(replay.actor_episodes)) if replay.actor_episodes else batch
@@ -213,3 +214,7 @@ class Learner:
     def _choose(self, step: int, advice: Advice) -> None:
         self.method = advice.method
         self.tell(step, advice)
+
+
+def _successes(batch: Batch) -> int:
+    return sum(1 for episode in batch.episodes if (episode.success or 0.0) >= 1.0)

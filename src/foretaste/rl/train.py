@@ -181,12 +181,13 @@ class _Run:
             self._save()
 
     def _pretrain_values(self) -> None:
-        """Fit the critic to the frozen policy's returns before the policy may move."""
+        """Fit the critic to the frozen policy's returns before the policy may move; the episodes stay in the replay."""
         config = self.config
         count = config.algorithm.value_pretraining_episodes
         self.progress.phase("value pretraining", count)
         played = self._sample(training_tasks(config, 0, count), 0, count=True)
         self.curriculum.update(played.episodes)  # what was sampled anyway is evidence
+        self.replay.add(played.episodes, 0)
         self.ledger.append(self.run, "value_pretraining", self.learner.pretrain_values(played.episodes), step=0)
 
     def _tell(self, step: int, advice: Advice) -> None:
