@@ -6,7 +6,7 @@ import pytest
 from foretaste.config import AlgorithmConfig
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
 from foretaste.rl.batch import as_failures, compute_returns, make_batch, telling, token_sequence
-from foretaste.rl.update import split_by_tokens
+from foretaste.rl.reading import split_by_tokens
 
 
 def turn(observation, action, *, reward=0.0, values=None, gate=0.0):

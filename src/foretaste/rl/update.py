@@ -1,13 +1,13 @@
 """One update of the actor and its critic from a batch of episodes, and the two kinds of warm start.
 
-The arithmetic lives in `returns.py`, `losses.py` and the critic's head; this file cuts a batch into
-minibatches (optimiser steps) and micro-batches (memory), and counts what happened.
+The arithmetic lives in `returns.py`, `losses.py` and the critic's head; `reading.py` cuts a batch into minibatches
+(optimiser steps) and micro-batches (memory), `totals.py` counts what happened.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from foretaste.config import AlgorithmConfig
-from foretaste.models.actor_critic import ActorCritic, CriticInput, Evaluation, TokenSequence
+from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.precision import MasterWeights
-from foretaste.rl.batch import Batch, Weighed, compute_returns, final_state_sequence, privileged_sequence, weighed_part
+from foretaste.rl.batch import Batch, Weighed, compute_returns, weighed_part
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
+from foretaste.rl.reading import Reader
 from foretaste.rl.returns import Array, Returns, RunningScale, vtrace
-from foretaste.rl.tasks import keyed_seed
+from foretaste.rl.totals import Totals
 
 CRITIC = AlgorithmConfig(name="ppo", critic_lambda=1.0)
 """Settings with which Monte-Carlo targets and reach weights are made, whatever the actor learns by."""
@@ -37,17 +38,12 @@ class FlatTargets(NamedTuple):
     reference_N: Tensor | None
 
 
-class Updater:
+class Updater(Reader):
     """Owns the optimiser and the advantage scale; both belong to a resume point."""
 
     def __init__(self, actor_critic: ActorCritic, algorithm: AlgorithmConfig, *, temperature: float) -> None:
-        self.actor_critic = actor_critic
-        self.algorithm = algorithm
-        """What the actor's advantages are made with; `train.py` replaces it where lambda or the method adapts."""
-        self.temperature = temperature
+        super().__init__(actor_critic, algorithm, temperature=temperature)
         self.has_critic = algorithm.name in ("ppo", "auto")
-        self.privileged = actor_critic.config.privileged_critic
-        self.device = next(actor_critic.parameters()).device
         self.scale = RunningScale()
         head = list(actor_critic.critic.head.parameters())
         tower = [p for p in actor_critic.critic_parameters() if not any(p is own for own in head)]
@@ -64,48 +60,6 @@ class Updater:
         """Restore a state returned by `state`; the weights follow the masters bit by bit."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scale.load(state["scale"])
-
-    # Reading the model, without gradient ------------------------------------------------------
-
-    @torch.no_grad()
-    def values(self, batch: Batch) -> Array:
-        """Return V of every action token under the critic of now, B x T."""
-        values = np.zeros_like(batch.values_BT)
-        for rows in self.microbatches(batch, np.arange(len(batch.episodes))):
-            batch.scatter(values, rows, self.actor_critic.criticise(self.critic_input(batch, rows))[0])
-        return values
-
-    def refreshed(self, batch: Batch, values_BT: Array | None = None) -> Batch:
-        """Return the batch with values of the critic of now in place of those recorded while sampling.
-
-        `values_BT`: those values, if they are known already. The states in which episodes were cut or stopped are
-        read anew too: an estimate is unbiased under a gate only if a stopped episode is worth what the same critic
-        says of those that survived there. With a privileged critic nothing valid was recorded at all.
-        """
-        values_BT = self.values(batch) if values_BT is None else values_BT
-        return batch._replace(values_BT=values_BT, final_value_B=self.final_values(batch))
-
-    @torch.no_grad()
-    def final_values(self, batch: Batch) -> Array:
-        """Return V of the state after the last token under the critic of now, B; 0 where the task ended."""
-        final_B = batch.final_value_B.copy()
-        cut = [b for b, episode in enumerate(batch.episodes) if episode.final_observation_tokens]
-        sequences = [
-            final_state_sequence(batch.episodes[b], self._encode if self.privileged else lambda text: []) for b in cut
-        ]
-        for rows in self._split(sequences):
-            read = self.actor_critic.evaluate([sequences[row] for row in rows], policy=False, values=True)
-            final_B[[cut[row] for row in rows]] = read.values_N.float().cpu().numpy()
-        return final_B
-
-    @torch.no_grad()
-    def logprobs(self, batch: Batch, rows: np.ndarray | None = None) -> Array:
-        """Return the log-probability of every action token under the policy of now, B x T; 0 outside `rows`."""
-        logprobs = np.zeros_like(batch.logprobs_BT)
-        for some in self.microbatches(batch, np.arange(len(batch.episodes)) if rows is None else rows):
-            evaluation = self._evaluate(batch, some, policy=True, values=False)
-            batch.scatter(logprobs, some, evaluation.logprobs_N)
-        return logprobs
 
     # Learning ---------------------------------------------------------------------------------
 
@@ -185,7 +139,7 @@ class Updater:
         rates = {"policy": warmup * algorithm.learning_rate}
         if critic:
             rates |= self.critic_rates(warmup)
-        totals = _Totals(first_fresh=0 if fresh is None else len(batch.episodes) - fresh)
+        totals = Totals(first_fresh=0 if fresh is None else len(batch.episodes) - fresh)
         for pass_index in range(algorithm.passes):
             for minibatch, rows in enumerate(self.minibatches(batch, seed, (step, pass_index))):
                 tokens = float(batch.length_B[rows].sum())
@@ -228,7 +182,7 @@ class Updater:
         """Take one supervised step; return the weighted mean of the negative log-likelihood."""
         mass = float(sum(part.weights.sum() for part in parts))
         total = 0.0
-        for micro in self._split([part.sequence for part in parts], shared):
+        for micro in self.split([part.sequence for part in parts], shared):
             read = self.actor_critic.evaluate(
                 [parts[at].sequence for at in micro], temperature=temperature, values=False
             )
@@ -254,13 +208,13 @@ class Updater:
         rows: Sequence[int],
         tokens: float,
         reference_BT: Array | None,
-        totals: _Totals,
+        totals: Totals,
         critic: bool,
         untouched: bool,
     ) -> None:
         """Add one micro-batch's gradient; `untouched` says that the weights are still those that sampled."""
         flat = self.flat(batch, returns, rows, reference_BT)
-        evaluation = self._evaluate(batch, rows, policy=True, values=critic and not self.privileged)
+        evaluation = self.evaluate(batch, rows, policy=True, values=critic and not self.privileged)
         policy = ppo_loss(
             evaluation.logprobs_N,
             flat.behaviour_N,
@@ -302,19 +256,6 @@ class Updater:
         mean = self.actor_critic.value_loss(value_logits, flat.targets_N, flat.weights_N)
         return mean * (float(flat.weights_N.sum()) / tokens)
 
-    def _evaluate(self, batch: Batch, rows: Sequence[int], *, policy: bool, values: bool) -> Evaluation:
-        sequences = [batch.sequences[row] for row in rows]
-        return self.actor_critic.evaluate(sequences, temperature=self.temperature, policy=policy, values=values)
-
-    def critic_input(self, batch: Batch, rows: Sequence[int]) -> CriticInput:
-        """Return what the critic reads of `rows`: with a privileged critic, also what the environment alone knows."""
-        if not self.privileged:
-            return self.actor_critic.critic_input([batch.sequences[row] for row in rows])
-        return self.actor_critic.critic_input([privileged_sequence(batch.episodes[row], self._encode) for row in rows])
-
-    def _encode(self, text: str) -> list[int]:
-        return self.actor_critic.tokenizer.encode(text, add_special_tokens=False)
-
     def flat(
         self, batch: Batch, returns: Returns, rows: Sequence[int], reference_BT: Array | None = None
     ) -> FlatTargets:
@@ -331,63 +272,3 @@ class Updater:
             flat(returns.weights_BT),
             None if reference_BT is None else flat(reference_BT),
         )
-
-    def minibatches(self, batch: Batch, seed: int, key: tuple[Any, ...]) -> Iterator[np.ndarray]:
-        """Yield the rows of each minibatch, shuffled by a key, so that a resumed run shuffles alike."""
-        order = np.random.default_rng(keyed_seed(seed, "minibatch", *key)).permutation(len(batch.episodes))
-        yield from np.array_split(order, min(self.algorithm.minibatches, len(order)))
-
-    def microbatches(self, batch: Batch, rows: np.ndarray) -> Iterator[list[int]]:
-        """Yield rows in groups of similar length whose padded size stays within `microbatch_tokens`."""
-        for group in self._split([batch.sequences[row] for row in rows], batch.shared_prefix):
-            yield [int(rows[index]) for index in group]
-
-    def _split(self, sequences: Sequence[TokenSequence], shared: int = 0) -> list[list[int]]:
-        """Group sequences; the `shared` tokens that all begin with are computed once a group and not counted."""
-        lengths = [len(sequence.tokens) - shared for sequence in sequences]
-        return split_by_tokens(lengths, self.algorithm.microbatch_tokens)
-
-
-class _Totals:
-    """Sums over the tokens of an update."""
-
-    def __init__(self, first_fresh: int = 0) -> None:
-        self.first_fresh = first_fresh
-        self.tokens = 0
-        self.policy_loss = self.value_loss = self.clipped = self.kl = self.entropy = 0.0
-        self.log_ratios: list[np.ndarray] = []
-        self.sampler_differences: list[np.ndarray] = []
-        self.norms: list[dict[str, float]] = []
-
-    def metrics(self, has_critic: bool) -> dict[str, float]:
-        """Return the means under their documented names."""
-        ratios = np.exp(np.concatenate(self.log_ratios))
-        differences = np.concatenate(self.sampler_differences)
-        metrics = {
-            "policy/loss": self.policy_loss / self.tokens,
-            "policy/entropy": self.entropy / self.tokens,
-            "policy/clip_fraction": self.clipped / self.tokens,
-            "policy/kl": self.kl / self.tokens,
-            "policy/ratio_max": float(ratios.max()),
-            "policy/ratio_p999": float(np.quantile(ratios, 0.999)),
-            "policy/gradient_norm": float(np.mean([norms["policy"] for norms in self.norms])),
-        }
-        if differences.size:
-            metrics["policy/sampler_difference_max"] = float(differences.max())
-            metrics["policy/sampler_difference_p999"] = float(np.quantile(differences, 0.999))
-        if has_critic:
-            metrics["value/loss"] = self.value_loss / self.tokens
-            metrics["value/gradient_norm"] = float(np.mean([norms["value"] for norms in self.norms]))
-        return metrics
-
-
-def split_by_tokens(lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Group indices, longest first, so that count x longest stays within `limit` (one item at least)."""
-    groups: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not groups or (len(groups[-1]) + 1) * longest > limit:
-            groups.append([])
-            longest = lengths[index]
-        groups[-1].append(index)
-    return groups
