@@ -9,19 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretaste.errors import LedgerError, RunError
-from foretaste.exams.looks import (
-    Ladder,
-    Release,
-    Thresholdout,
-    alpha_of_look,
-    ladder_bound,
-    ladder_step,
-    looks,
-    spend_look,
-    store_state,
-    stored_state,
-)
+from foretaste.exams.looks import alpha_of_look, looks, spend_look
 from foretaste.exams.paper import Family, Paper
+from foretaste.exams.scarce import Ladder, Release, Thresholdout, ladder_bound, ladder_step, store_state, stored_state
 from foretaste.ledger import Ledger
 
 PAPER = Paper("small", (Family("maze"),), looks=3, alpha=0.06)

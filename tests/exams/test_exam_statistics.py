@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
+from foretaste.exams.gaps import perturbation_drop, public_sealed_gap, split_brain
 from foretaste.exams.statistics import (
     beta_binomial_interval,
     calibration_by_turn,
@@ -18,9 +19,6 @@ from foretaste.exams.statistics import (
     paired_clustered_difference,
     pass_at_k,
     pass_hat_k,
-    perturbation_drop,
-    public_sealed_gap,
-    split_brain,
 )
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
 from foretaste.statistics import exact_interval

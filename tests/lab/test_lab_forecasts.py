@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from foretaste.config import EnvConfig, TrainConfig, from_dict, to_dict
-from foretaste.lab import forecast_loss, forecast_success, scaling
+from foretaste.lab import forecast_loss, forecast_success, scaling_loss
 from foretaste.lab.curves import Measured
 from foretaste.lab.forecast import forecast_runs
 from foretaste.lab.forecast_loss import MADE, copy_once, schedule
 from foretaste.lab.jobs import Context
 from foretaste.lab.results import Outcome, Results
-from foretaste.lab.scaling import curve_law, loss_law
+from foretaste.lab.scaling_curve import curve_law
+from foretaste.lab.scaling_loss import loss_law
 from foretaste.lab.study import Mode, load
 from foretaste.lab.verdict import Decision, judge
 from foretaste.ledger import Ledger
@@ -29,8 +30,8 @@ CURVE = np.array([0.25, 0.95, 4_000.0, 1.4])
 @pytest.fixture(autouse=True)
 def quick_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits from few starts and with few refits; how well they fit is tested in test_lab_scaling.py."""
-    starts = scaling._loss_starts
-    monkeypatch.setattr(scaling, "_loss_starts", lambda data: starts(data)[::8])
+    starts = scaling_loss._loss_starts
+    monkeypatch.setattr(scaling_loss, "_loss_starts", lambda data: starts(data)[::8])
     for study in (forecast_loss, forecast_success):
         monkeypatch.setattr(study, "REFITS", 6)
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foretaste.lab.scaling import (
-    CurvePoint,
-    LossPoint,
-    check_forecast,
-    curve_law,
-    fit_curve,
-    fit_loss,
-    loss_law,
-)
+from foretaste.lab.scaling import check_forecast
+from foretaste.lab.scaling_curve import CurvePoint, curve_law, fit_curve
+from foretaste.lab.scaling_loss import LossPoint, fit_loss, loss_law
 
 LOSS = np.array([1.8, 400.0, 0.35, 900.0, 0.37])
 CURVE = np.array([0.1, 0.8, 3e4, 1.5])

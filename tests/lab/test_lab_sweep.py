@@ -13,7 +13,7 @@ from foretaste.errors import ConfigError, RunError
 from foretaste.lab import sweep as sweep_module
 from foretaste.lab.forecast import forecast_runs
 from foretaste.lab.results import Outcome, Results
-from foretaste.lab.scaling import curve_law
+from foretaste.lab.scaling_curve import curve_law
 from foretaste.lab.sweep import Sweep, parse_span, run_sweep, with_settings
 from foretaste.ledger import Ledger
 

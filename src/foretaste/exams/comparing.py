@@ -15,10 +15,11 @@ from typing import Any
 
 from foretaste.errors import ConfigError
 from foretaste.exams.answers import Answer
+from foretaste.exams.gaps import public_sealed_gap
 from foretaste.exams.logs import Log, Scored, read_log
 from foretaste.exams.results import estimate
 from foretaste.exams.sequential import compare_paired
-from foretaste.exams.statistics import Estimate, paired_clustered_difference, public_sealed_gap
+from foretaste.exams.statistics import Estimate, paired_clustered_difference
 from foretaste.ledger import Ledger
 
 

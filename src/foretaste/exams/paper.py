@@ -39,7 +39,7 @@ class Family:
     """Base items per environment and level."""
     release: Literal["fresh", "ladder", "thresholdout"] = "fresh"
     """`fresh`: other items at every look. `ladder`, `thresholdout`: the same items at every look, for
-    scarce families, and the score is released through that mechanism (`looks.py`)."""
+    scarce families, and the score is released through that mechanism (`scarce.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

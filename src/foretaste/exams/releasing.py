@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.exams.answers import Answer
-from foretaste.exams.looks import Ladder, Release, Thresholdout, store_state, stored_state
 from foretaste.exams.paper import Paper
+from foretaste.exams.scarce import Ladder, Release, Thresholdout, store_state, stored_state
 from foretaste.exams.seal import secret_in
 from foretaste.ledger import Ledger
 

@@ -1,6 +1,6 @@
 """What a sitting measured, computed from its answers alone: plain values that the ledger keeps.
 
-Every figure's formula is in `statistics.py`, `pingpong.py` or `verdict.py`. Answers marked `error`
+Every figure's formula is in `statistics.py`, `gaps.py`, `pingpong.py` or `verdict.py`. Answers marked `error`
 enter no figure but the failure budget; scarce families appear only with their released score.
 """
 
@@ -12,17 +12,15 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from foretaste.exams.answers import Answer, Mark
+from foretaste.exams.gaps import SplitBrain, public_sealed_gap, split_brain
 from foretaste.exams.paper import Paper
 from foretaste.exams.pingpong import ping_pong_of, total
 from foretaste.exams.statistics import (
     Estimate,
-    SplitBrain,
     calibration_by_turn,
     clustered_proportion,
     pass_at_k,
     pass_hat_k,
-    public_sealed_gap,
-    split_brain,
 )
 from foretaste.registers import REGISTERS
 from foretaste.statistics import exact_interval

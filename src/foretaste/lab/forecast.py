@@ -2,7 +2,7 @@
 
 Reinforcement learning runs give their held-out learning curves, fitted by R(C). Supervised runs with a record of kind
 `supervised` {"parameters", "tokens", "loss"} are fitted by L(N, D). The largest run is held out of a first fit, which
-must predict it; the fit that is reported then uses all. The mathematics: `scaling.py`.
+must predict it; the fit that is reported then uses all. The mathematics: `scaling*.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from foretaste.errors import RunError
 from foretaste.lab.charts import Series, line_chart
 from foretaste.lab.curves import curve_of
 from foretaste.lab.jobs import NOT_CONTENT
-from foretaste.lab.scaling import CurvePoint, Fit, Forecast, LossPoint, check_forecast, fit_curve, fit_loss
+from foretaste.lab.scaling import Fit, Forecast, check_forecast
+from foretaste.lab.scaling_curve import CurvePoint, fit_curve
+from foretaste.lab.scaling_loss import LossPoint, fit_loss
 from foretaste.ledger import Ledger
 
 Unit = Literal["tokens", "episodes"]

@@ -1,8 +1,9 @@
 """`forecast`: small decoders forecast the imitation loss of a run with ten times the compute, which is then made.
 
 Each seed has weights, demonstrations and held-out demonstrations of its own. A grid of decoder sizes N and amounts of
-demonstrations D is trained in one pass each; L(N, D) is fitted to it (`scaling.py`); the last arm is the larger run,
-which no fit ever sees. The same runs can be fitted by hand: `foretaste lab fit RUN`, with the id of the study's run.
+demonstrations D is trained in one pass each and L(N, D) fitted to it (`scaling_loss.py`); the last arm is the larger
+run, which no fit ever sees. The same runs can be fitted by hand: `foretaste lab fit RUN`, with the id of the study's
+run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from foretaste.envs.seeds import seed_for
 from foretaste.lab.charts import Picture, Series
 from foretaste.lab.jobs import Context
 from foretaste.lab.results import Results
-from foretaste.lab.scaling import Fit, Forecast, LossPoint, fit_loss
+from foretaste.lab.scaling import Fit, Forecast
+from foretaste.lab.scaling_loss import LossPoint, fit_loss
 from foretaste.lab.sequences import Bounds, exactly
 from foretaste.lab.study import Arm, Expectation, Plan, Study
 from foretaste.models.nano import Shape

@@ -20,7 +20,8 @@ from foretaste.lab.credit_map import Cell, lock_base
 from foretaste.lab.curves import Measured
 from foretaste.lab.methods import method
 from foretaste.lab.results import Results
-from foretaste.lab.scaling import CurvePoint, Fit, Forecast, fit_curve
+from foretaste.lab.scaling import Fit, Forecast
+from foretaste.lab.scaling_curve import CurvePoint, fit_curve
 from foretaste.lab.sequences import Bounds, exactly
 from foretaste.lab.study import Expectation, Plan, Study
 

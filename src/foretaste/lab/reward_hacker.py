@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from foretaste.config import TrainConfig
-from foretaste.exams.looks import Ladder, ladder_step
+from foretaste.exams.scarce import Ladder, ladder_step
 from foretaste.lab.jobs import Context
 from foretaste.lab.results import means
 from foretaste.lab.study import Arm, Expectation, Plan, Study

@@ -15,7 +15,7 @@ import numpy as np
 from foretaste.config import EnvConfig, ImitateConfig, ModelConfig, SamplingConfig, TrainConfig, from_dict
 from foretaste.envs.seeds import seed_for
 from foretaste.errors import RunError
-from foretaste.exams.statistics import split_brain
+from foretaste.exams.gaps import split_brain
 from foretaste.lab.jobs import Context
 from foretaste.lab.study import Arm, Plan
 from foretaste.registers import REGISTERS, families, trainable
