@@ -14,7 +14,8 @@ from foretaste.lab import sweep as sweep_module
 from foretaste.lab.forecast import forecast_runs
 from foretaste.lab.results import Outcome, Results
 from foretaste.lab.scaling_curve import curve_law
-from foretaste.lab.sweep import Sweep, parse_span, run_sweep, with_settings
+from foretaste.lab.spans import parse_span, with_settings
+from foretaste.lab.sweep import Sweep, run_sweep
 from foretaste.ledger import Ledger
 
 

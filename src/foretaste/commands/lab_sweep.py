@@ -57,7 +57,8 @@ def run(arguments: list[str]) -> None:
     base = load_recipe(given.recipe, TrainConfig)
     from foretaste.lab.claims import markdown_table
     from foretaste.lab.display import JobDisplay
-    from foretaste.lab.sweep import Sweep, parse_span, run_sweep
+    from foretaste.lab.spans import parse_span
+    from foretaste.lab.sweep import Sweep, run_sweep
 
     name = Path(given.recipe).stem
     sweep = Sweep(

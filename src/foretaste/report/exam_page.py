@@ -11,8 +11,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from foretaste.ledger import Ledger
+from foretaste.report import exam_examples, words
 from foretaste.report import exam_sections as sections
-from foretaste.report import words
 from foretaste.report.exam_gather import ExamData, gather_exam
 from foretaste.report.page import REPORT_NAME, asset, templates, write_page
 
@@ -45,10 +45,10 @@ def render_exam(data: ExamData) -> str:
             wordings=sections.wordings(data),
             families=sections.families(data),
             failures=sections.failures(data),
-            ping_pong=sections.ping_pong(data),
+            ping_pong=exam_examples.ping_pong(data),
             calibration=sections.calibration(data),
             repeated=sections.repeated(data),
-            examples=sections.examples(data),
+            examples=exam_examples.examples(data),
             scarce=sections.scarce(data),
             looks=data.looks,
             provenance=sections.provenance(data),
