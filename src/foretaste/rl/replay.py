@@ -1,8 +1,8 @@
 """Every episode ever sampled, kept to be learned from again: columnar files, one a step.
 
 `runs/<run>/episodes/step-000012.npz` holds flat arrays over all tokens of the step's episodes and one JSON
-line an episode for the rest, so that numpy alone reads it. Learning draws the newest episodes and a
-random share of older ones; how far an old episode may pull is the ratio truncation's business
+line an episode for the rest, so that numpy alone reads it; step 0 is value pretraining. Learning draws the newest
+episodes and a random share of older ones; how far an old episode may pull is the ratio truncation's business
 (`returns.vtrace`). The same files serve learning on the job.
 """
 
