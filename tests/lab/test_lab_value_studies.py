@@ -9,8 +9,9 @@ import pytest
 from foretaste.checks import check
 from foretaste.config import TrainConfig, from_dict, load_recipe
 from foretaste.envs.registry import make
-from foretaste.lab import credit, credit_map, methods, think
-from foretaste.lab.credit_map import BEST, METRIC, QUICK, Cell
+from foretaste.lab import cells, credit, credit_map, methods, think
+from foretaste.lab.cells import BEST, METRIC, Cell
+from foretaste.lab.credit_map import QUICK
 from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import Expectation, load
 from foretaste.lab.verdict import Decision, judge
@@ -36,7 +37,7 @@ def test_rule_tables_and_warm_starts_are_fresh_for_every_seed():
     seeds = {job.arguments["config"]["seed"] for job in plan.jobs()}
     ids = {job.arguments["config"]["env"]["id"] for job in plan.jobs()}
     assert len(seeds) == 6
-    assert {make(one).table_seed for one in ids} == {credit_map.FRESH_TABLES + seed for seed in seeds}
+    assert {make(one).table_seed for one in ids} == {cells.FRESH_TABLES + seed for seed in seeds}
 
 
 def test_the_recipe_is_the_value_arm():
@@ -89,7 +90,7 @@ def decide(results, expectation):
 
 def test_the_map_takes_the_best_baseline_of_each_cell():
     results = made_up({"value": (100, 900), "auto": (100, 800), "grpo": (None, 850), "batch-mean": (600, None)})
-    assert [credit_map.best_baseline(results, cell) for cell in QUICK] == ["batch-mean", "grpo"]
+    assert [cells.best_baseline(results, cell) for cell in QUICK] == ["batch-mean", "grpo"]
     found = decide(results, VALUE)  # the promised cell alone: 600 / 100
     assert found.estimate == pytest.approx(6.0, rel=0.01)
     assert found.decision is Decision.HELD
@@ -110,7 +111,7 @@ def test_the_map_is_refuted_where_ours_is_slow_and_open_where_nobody_arrives():
 
 def test_ours_alone_reaching_half_counts_as_at_least_the_budget():
     results = made_up({"value": (100, 900), "auto": (100, 900), "grpo": (None, 900), "batch-mean": (None, 900)})
-    bounds = credit_map.ratio(results, "value", QUICK[0], 1)
+    bounds = cells.ratio(results, "value", QUICK[0], 1)
     assert bounds is not None
     assert math.exp(bounds.low) == pytest.approx(10_000 / 100, rel=0.01)
     assert bounds.high == math.inf
@@ -135,9 +136,9 @@ def test_credit_compares_areas_over_all_tasks():
 
 def test_cells_say_what_they_are():
     cell = Cell(5, "at once", 10)
-    assert cell.promised
-    assert not Cell(5, "silent", 10).promised
-    assert not Cell(2, "at once", 10).promised
+    assert credit_map.promised(cell)
+    assert not credit_map.promised(Cell(5, "silent", 10))
+    assert not credit_map.promised(Cell(2, "at once", 10))
     env = make(cell.env(3))
     assert (env.chain.visibility, env.chain.horizon, env.table_seed) == ("at once", 10, 1003)
     assert (VALUE.metric, VALUE.baseline) == (METRIC, BEST)

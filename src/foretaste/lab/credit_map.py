@@ -7,86 +7,12 @@ method has the same token budget; a cell's ratio is the tokens to half success o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from typing import Any
 
-from foretaste.config import TrainConfig
-from foretaste.envs.lock import random_success
-from foretaste.lab.methods import BASELINES, METHODS, base, method
+from foretaste.lab.cells import BEST, METRIC, Cell, cells_in, plan, ratio, rows_of
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
-from foretaste.lab.study import Expectation, Plan, Study
-
-METRIC = "tokens_to:0.5"
-BEST = "best baseline"
-FRESH_TABLES = 1000
-"""Rule tables from this seed on are scored; those below are for tuning."""
-
-
-class Cell(NamedTuple):
-    """One place of the map."""
-
-    critical: int
-    """Cues of an episode that a blind choice gets right half the time: starting success 2^-critical."""
-    visibility: str
-    horizon: int
-
-    @property
-    def name(self) -> str:
-        """Short, for arms and tables."""
-        return f"p={self.start:.3g} {self.visibility} h={self.horizon}"
-
-    @property
-    def start(self) -> float:
-        """Success of a policy that answers at random."""
-        return random_success(2, self.critical)
-
-    @property
-    def promised(self) -> bool:
-        """True where the claim promises a large gain: rare success, mistakes that can be seen in time."""
-        return self.start <= 0.032 and self.visibility != "silent"
-
-    def env(self, seed: int) -> str:
-        """The environment's id, with a rule table of its own for every seed."""
-        arguments = {
-            "horizon": self.horizon,
-            "choices": 2,
-            "critical": self.critical,
-            "visibility": self.visibility,
-            "table": FRESH_TABLES + seed,
-            "terse": True,
-        }
-        return f"lock?{urlencode(arguments)}"
-
-
-def lock_base(cell: Cell, seed: int) -> TrainConfig:
-    """Return what all arms on a lock share; a warm start teaches the form, so instructions are left out."""
-    return base(cell.env(seed), instructions=False)
-
-
-def _arm(name: str, cell: Cell) -> Callable[[int], TrainConfig]:
-    return lambda seed: method(name, lock_base(cell, seed))
-
-
-def plan(
-    cells: Sequence[Cell],
-    methods: Sequence[str],
-    seeds: tuple[int, ...],
-    budget: int,
-    minutes: float,
-    *,
-    only: Mapping[str, Sequence[Cell]] | None = None,
-) -> Plan:
-    """Return a plan with an arm for every method in every cell, or in the cells that `only` names for it."""
-    arms = {
-        f"{name} @ {cell.name}": _arm(name, cell)
-        for cell in cells
-        for name in methods
-        if cell in (only or {}).get(name, cells)
-    }
-    return Plan(arms, seeds=seeds, token_budget=budget, minutes=minutes, max_steps=2000)
-
+from foretaste.lab.study import Expectation, Study
 
 QUICK = (Cell(5, "at once", 10), Cell(5, "silent", 10))
 FULL = (
@@ -101,47 +27,9 @@ WHERE = {"grpo": (Cell(2, "at once", 10), Cell(5, "at once", 10))}
 """Groups hardly tell anything where success is rarer."""
 
 
-def _cells(results: Results) -> list[Cell]:
-    return [cell for cell in dict.fromkeys((*QUICK, *FULL)) if f"value @ {cell.name}" in results.arms]
-
-
-def _median(results: Results, arm: str) -> float:
-    """Median tokens over seeds; what was never reached counts as infinite."""
-    found = [results.value(METRIC, arm, seed) for seed in results.seeds]
-    ends = sorted(bounds.low if bounds.known else math.inf for bounds in found if bounds is not None)
-    return ends[len(ends) // 2] if ends else math.inf
-
-
-def best_baseline(results: Results, cell: Cell) -> str | None:
-    """Return the baseline with the fewest median tokens in a cell, then the largest area; None without any."""
-    there = [name for name in BASELINES if f"{name} @ {cell.name}" in results.arms]
-
-    def rank(name: str) -> tuple[float, float]:
-        arm = f"{name} @ {cell.name}"
-        areas = [(results.result(arm, seed) or {}).get("area", 0.0) for seed in results.seeds]
-        return _median(results, arm), -sum(areas)
-
-    return min(there, key=rank, default=None)
-
-
-def ratio(results: Results, treatment: str, cell: Cell, seed: int) -> Bounds | None:
-    """Return log(tokens of the best baseline / tokens of the treatment) in a cell; None if a job is missing.
-
-    Where neither got there nothing can be said: the bounds are infinite. The baseline is chosen after the fact, with
-    the seeds that are compared, which favours it.
-    """
-    baseline = best_baseline(results, cell)
-    ours = results.value(METRIC, f"{treatment} @ {cell.name}", seed)
-    theirs = baseline and results.value(METRIC, f"{baseline} @ {cell.name}", seed)
-    if ours is None or not theirs:
-        return None
-
-    def log(value: float) -> float:
-        return math.inf if math.isinf(value) else math.log(max(1.0, value))
-
-    low = log(theirs.low) - log(ours.high) if math.isfinite(ours.high) else -math.inf
-    high = log(theirs.high) - log(ours.low) if math.isfinite(theirs.high) else math.inf
-    return Bounds(low, high)
+def promised(cell: Cell) -> bool:
+    """Return whether the claim promises a large gain there: rare success, mistakes that can be seen in time."""
+    return cell.start <= 0.032 and cell.visibility != "silent"
 
 
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
@@ -149,7 +37,7 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
 
     The worst cell is the one with the lowest mean over seeds, so that a single unlucky seed does not choose it.
     """
-    cells = [cell for cell in _cells(results) if cell.promised or expectation.treatment == "auto"]
+    cells = [cell for cell in cells_in(results, (*QUICK, *FULL)) if promised(cell) or expectation.treatment == "auto"]
     table = {
         cell: {seed: ratio(results, expectation.treatment, cell, seed) for seed in results.seeds} for cell in cells
     }
@@ -173,37 +61,8 @@ def _mean_low(row: Any) -> float:
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """Return one row a cell: tokens to half success of each method, and the ratio of the medians."""
-    found = []
-    for cell in _cells(results):
-        row: dict[str, Any] = {"start": cell.start, "mistakes": cell.visibility, "horizon": cell.horizon}
-        medians = {
-            name: _median(results, f"{name} @ {cell.name}")
-            for name in METHODS
-            if f"{name} @ {cell.name}" in results.arms
-        }
-        for name, tokens in medians.items():
-            row[name] = "never" if math.isinf(tokens) else f"{tokens:,.0f}"
-        baseline = best_baseline(results, cell)
-        for name in ("value", "auto"):
-            row[f"{name}, times fewer"] = _words(medians.get(baseline or "", math.inf), medians.get(name, math.inf))
-        row["best baseline"] = baseline
-        row["update seconds, value"] = _seconds(results, f"value @ {cell.name}")
-        row["update seconds, baseline"] = _seconds(results, f"{baseline} @ {cell.name}")
-        found.append(row)
-    return found
-
-
-def _words(theirs: float, ours: float) -> str:
-    if math.isinf(ours):
-        return "never reached" if math.isinf(theirs) else "only the baseline"
-    return "only ours" if math.isinf(theirs) else f"{max(1.0, theirs) / max(1.0, ours):.2f}"
-
-
-def _seconds(results: Results, arm: str) -> float | None:
-    found = [(results.result(arm, seed) or {}).get("train_seconds") for seed in results.seeds]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else None
+    """Return one row a cell."""
+    return rows_of(results, cells_in(results, (*QUICK, *FULL)))
 
 
 STUDY = Study(

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from foretaste.config import CurriculumConfig, HeldOutConfig, Order, TrainConfig
 from foretaste.envs.lock import Lock
-from foretaste.lab.credit_map import FRESH_TABLES
+from foretaste.lab.cells import FRESH_TABLES
 from foretaste.lab.jobs import Context, train_arm
 from foretaste.lab.methods import NEW, base, method
 from foretaste.lab.results import Results, means

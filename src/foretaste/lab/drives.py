@@ -90,7 +90,7 @@ STUDY = Study(
         ),
     ),
     quick=_plan(("guess", "lock"), (1, 2, 3), 4, ablated=False),
-    full=_plan(tuple(PLACES), (1, 2, 3, 4, 5), 15, ablated=True),
+    full=_plan(tuple(PLACES), (1, 2, 3, 4, 5), 25, ablated=True),
     effects=effects,
     rows=rows,
     notes=(

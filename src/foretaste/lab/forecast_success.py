@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foretaste.config import TrainConfig
+from foretaste.lab.cells import Cell, lock_base
 from foretaste.lab.charts import Picture, Series
-from foretaste.lab.credit_map import Cell, lock_base
 from foretaste.lab.curves import Measured
 from foretaste.lab.methods import method
 from foretaste.lab.results import Results
@@ -161,7 +161,7 @@ STUDY = Study(
         *(Expectation(name, LAW, None, size=0.10, direction="at_most", required=False) for name in LATER),
     ),
     quick=_plan((1, 2), 20_000, 5),
-    full=_plan((1, 2, 3, 4, 5, 6, 7, 8), 60_000, 15),
+    full=_plan((1, 2, 3, 4, 5, 6, 7, 8), 60_000, 30),
     effects=effects,
     rows=rows,
     picture=picture,

@@ -1,7 +1,7 @@
 """`idea-or-scale`: an idea at a tenth of the tokens, held against learning from outcomes alone at all of them.
 
 The idea is a replayed value function; scale is ten times its tokens for methods without a critic. Both learn `lock`
-where success is rare and mistakes can be seen, as in the promised cells of `credit_map.py`.
+where success is rare and mistakes can be seen, as where `credit_map.py` promises most.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foretaste.config import TrainConfig
-from foretaste.lab.credit_map import Cell, lock_base
+from foretaste.lab.cells import Cell, lock_base
 from foretaste.lab.methods import method
 from foretaste.lab.places import mean_differences
 from foretaste.lab.results import Results

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from foretaste.config import HeldOutConfig, ImitateConfig, TrainConfig
-from foretaste.lab.credit_map import FRESH_TABLES
+from foretaste.lab.cells import FRESH_TABLES
 from foretaste.lab.methods import NEW, base
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds, exactly

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from foretaste.config import ReplayConfig, TrainConfig
-from foretaste.lab.credit_map import Cell, lock_base
+from foretaste.lab.cells import Cell, lock_base
 from foretaste.lab.methods import FEW, method
 from foretaste.lab.study import Expectation, Plan, Study
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from foretaste.config import TrainConfig, from_dict
-from foretaste.lab.credit_map import Cell, lock_base
+from foretaste.lab.cells import Cell, lock_base
 from foretaste.lab.jobs import Context, train_arm
 from foretaste.lab.methods import method
 from foretaste.lab.results import Results
