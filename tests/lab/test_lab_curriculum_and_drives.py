@@ -22,7 +22,7 @@ from foretaste.rl.sources import held_out_sources, training_sources
 @pytest.mark.parametrize("name", ["curriculum", "drives"])
 def test_arms_can_be_run_and_differ_in_nothing_but_what_is_studied(name):
     study = load(name)
-    for mode, most in (("quick", 5), ("full", 15)):
+    for mode, most in (("quick", 5), ("full", 30)):
         plan = study.plan(mode)
         assert plan.minutes <= most
         shared: dict[object, set[str]] = {}
