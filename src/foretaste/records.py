@@ -110,6 +110,11 @@ class Episode:
         return sum(turn.reward for turn in self.turns)
 
     @property
+    def solved(self) -> bool:
+        """Whether the goal was reached in full; False where success is not known."""
+        return (self.success or 0.0) >= 1.0
+
+    @property
     def action_tokens(self) -> int:
         """Number of sampled tokens."""
         return sum(len(turn.action.tokens) for turn in self.turns)

@@ -60,7 +60,8 @@ def lock_base(cell: Cell, seed: int) -> TrainConfig:
     return base(cell.env(seed), instructions=False)
 
 
-def _arm(name: str, cell: Cell) -> Callable[[int], TrainConfig]:
+def arm(name: str, cell: Cell) -> Callable[[int], TrainConfig]:
+    """Return seed -> the run of a method in a cell."""
     return lambda seed: method(name, lock_base(cell, seed))
 
 
@@ -75,7 +76,7 @@ def plan(
 ) -> Plan:
     """Return a plan with an arm for every method in every cell, or in the cells that `only` names for it."""
     arms = {
-        f"{name} @ {cell.name}": _arm(name, cell)
+        f"{name} @ {cell.name}": arm(name, cell)
         for cell in cells
         for name in methods
         if cell in (only or {}).get(name, cells)

@@ -19,6 +19,7 @@ FULL = (
     *(Cell(critical, sight, 10) for critical in (2, 5, 8) for sight in ("at once", "silent")),
     Cell(5, "late", 10),
 )
+CELLS = (*QUICK, *FULL)
 
 COMPARED = ("value", "auto", "grpo", "success-replay")
 """Leave-one-out, batch means and GRPO with dynamic sampling stand nearest to `grpo` and are left out for their minutes;
@@ -37,7 +38,7 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
 
     The worst cell is the one with the lowest mean over seeds, so that a single unlucky seed does not choose it.
     """
-    cells = [cell for cell in cells_in(results, (*QUICK, *FULL)) if promised(cell) or expectation.treatment == "auto"]
+    cells = [cell for cell in cells_in(results, CELLS) if promised(cell) or expectation.treatment == "auto"]
     table = {
         cell: {seed: ratio(results, expectation.treatment, cell, seed) for seed in results.seeds} for cell in cells
     }
@@ -62,7 +63,7 @@ def _mean_low(row: Any) -> float:
 
 def rows(results: Results) -> list[dict[str, Any]]:
     """Return one row a cell."""
-    return rows_of(results, cells_in(results, (*QUICK, *FULL)))
+    return rows_of(results, cells_in(results, CELLS))
 
 
 STUDY = Study(

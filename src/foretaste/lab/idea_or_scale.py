@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from foretaste.config import TrainConfig
-from foretaste.lab.cells import Cell, lock_base
-from foretaste.lab.methods import method
+from foretaste.lab.cells import Cell, arm
 from foretaste.lab.places import mean_differences
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
@@ -25,19 +23,12 @@ WITHIN = 0.05
 """Success that the idea may stay behind and still count as having got as far."""
 
 
-def _arm(name: str, cell: Cell, tokens: int) -> Arm:
-    def config(seed: int) -> TrainConfig:
-        return method(name, lock_base(cell, seed))
-
-    return Arm(config, token_budget=tokens)
-
-
 def _plan(cells: Sequence[Cell], seeds: tuple[int, ...], tokens: int, minutes: float) -> Plan:
     arms: dict[str, Any] = {}
     for cell in cells:
-        arms[f"{IDEA} @ {cell.name}"] = _arm("value", cell, tokens)
+        arms[f"{IDEA} @ {cell.name}"] = Arm(arm("value", cell), token_budget=tokens)
         for scaled, name in SCALED.items():
-            arms[f"{scaled} @ {cell.name}"] = _arm(name, cell, SCALE * tokens)
+            arms[f"{scaled} @ {cell.name}"] = Arm(arm(name, cell), token_budget=SCALE * tokens)
     return Plan(arms, seeds=seeds, token_budget=tokens, minutes=minutes, max_steps=4000)
 
 

@@ -53,7 +53,7 @@ def mended(episode: Episode, initial: Sequence[bool]) -> Mended:
         raise RunError(f"an episode of {episode.env} ended as {episode.end} without any check: {episode.error}")
     rows_TC = np.array([tuple(initial), *rows], dtype=bool)
     fixed, at_risk, rebroken = exposure(rows_TC)
-    return Mended(ping_pong(rows, initial=initial), fixed, at_risk, rebroken, bool((episode.success or 0.0) >= 1.0))
+    return Mended(ping_pong(rows, initial=initial), fixed, at_risk, rebroken, episode.solved)
 
 
 def exposure(rows_TC: NDArray[np.bool_]) -> tuple[int, int, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from foretaste.config import ReplayConfig, TrainConfig
-from foretaste.lab.cells import Cell, lock_base
+from foretaste.config import TrainConfig
+from foretaste.lab.cells import Cell, arm, lock_base
 from foretaste.lab.methods import FEW, method
 from foretaste.lab.study import Expectation, Plan, Study
 
@@ -33,22 +33,14 @@ def _without(cell: Cell, **left_out: int) -> Callable[[int], TrainConfig]:
     return config
 
 
-def _plain(name: str, cell: Cell, replay: ReplayConfig | None = None) -> Callable[[int], TrainConfig]:
-    def config(seed: int) -> TrainConfig:
-        made = method(name, lock_base(cell, seed))
-        return replace(made, replay=replay) if replay else made
-
-    return config
-
-
 def _plan(cell: Cell, ratios: tuple[int, ...], seeds: tuple[int, ...], budget: int, minutes: float) -> Plan:
     arms = {f"critic, ratio {ratio}": _critic(ratio, cell) for ratio in ratios}
     arms["privileged, ratio 8"] = _critic(8, cell, privileged=True)
     arms["ratio 8, no gains"] = _without(cell, policy_passes=0)
     arms["ratio 8, no successes"] = _without(cell, success_episodes=0)
     arms["ratio 8, PPO alone"] = _without(cell, policy_passes=0, success_episodes=0)
-    arms["no critic, no replay"] = _plain("batch-mean", cell)
-    arms["no critic, successes"] = _plain("success-replay", cell)
+    arms["no critic, no replay"] = arm("batch-mean", cell)
+    arms["no critic, successes"] = arm("success-replay", cell)
     return Plan(arms, seeds=seeds, token_budget=budget, minutes=minutes, max_steps=2000)
 
 

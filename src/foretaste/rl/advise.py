@@ -93,7 +93,7 @@ def choose(evidence: Evidence) -> Advice:
     1. Episodes of one turn: no later turn to pass credit back from; "leave-one-out".
     2. V halfway is right (AUC - SE > 0.6): "value", credit in mid-episode.
     3. Otherwise "success replay", while the critic goes on learning: until V can tell single turns apart it has nothing
-       to add to what a success shows, and learning from it needed more tokens and more computing (`credit-map`).
+       to add to what a success shows, and takes several times the computing (the study `credit-map`).
     """
     rank = evidence.auc.get("50")
     share = f"{evidence.successes} of {evidence.episodes} episodes succeed."
@@ -142,7 +142,7 @@ def evidence_of(
         auc["50"] = ranking
     return Evidence(
         episodes=len(good),
-        successes=sum(1 for e in good if (e.success or 0.0) >= 1.0),
+        successes=sum(episode.solved for episode in good),
         turns=float(np.mean([len(e.turns) for e in good])) if good else 0.0,
         auc=auc,
         signals=tuple(found),

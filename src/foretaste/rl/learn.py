@@ -73,7 +73,7 @@ class Learner:
     def pretrain_values(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """Fit the critic to the frozen policy's returns before the policy may move; `auto` chooses first."""
         batch = make_batch(episodes)
-        self.successes += _successes(batch)
+        self.successes += sum(episode.solved for episode in batch.episodes)
         if self.auto:
             self._choose(0, probe(self.updater, batch.episodes, seed=self.config.seed))
         loss = self.updater.pretrain_values(batch, seed=self.config.seed)
@@ -103,7 +103,7 @@ class Learner:
         if apart:
             passes, learned = self._replay_critic(batch, step)
             metrics |= learned
-        self.successes += _successes(batch)
+        self.successes += sum(episode.solved for episode in batch.episodes)
         if self.successes < replay.actor_start_successes:
             return metrics | {"policy/waiting": 1.0}
         actor = make_batch(self.replay.newest(replay.actor_episodes)) if replay.actor_episodes else batch
@@ -197,7 +197,7 @@ class Learner:
                 replay.success_episodes,
                 rng,
                 half_life_steps=replay.half_life_steps,
-                priority=lambda episode: float((episode.success or 0.0) >= 1.0),
+                priority=lambda episode: float(episode.solved),
             )
             if not won:
                 return {}
@@ -214,7 +214,3 @@ class Learner:
     def _choose(self, step: int, advice: Advice) -> None:
         self.method = advice.method
         self.tell(step, advice)
-
-
-def _successes(batch: Batch) -> int:
-    return sum(1 for episode in batch.episodes if (episode.success or 0.0) >= 1.0)

@@ -74,6 +74,7 @@ class Reader:
     # Pieces ---------------------------------------------------------------------------------------
 
     def evaluate(self, batch: Batch, rows: Sequence[int], *, policy: bool, values: bool) -> Evaluation:
+        """Return what is asked for of the action tokens of `rows`, in order, with gradient."""
         sequences = [batch.sequences[row] for row in rows]
         return self.actor_critic.evaluate(sequences, temperature=self.temperature, policy=policy, values=values)
 
