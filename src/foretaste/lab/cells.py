@@ -15,7 +15,7 @@ from foretaste.config import TrainConfig
 from foretaste.envs.lock import random_success
 from foretaste.lab.methods import BASELINES, METHODS, base, method
 from foretaste.lab.results import Results
-from foretaste.lab.sequences import Bounds
+from foretaste.lab.sequences import Bounds, median_of
 from foretaste.lab.study import Plan
 
 METRIC = "tokens_to:0.5"
@@ -92,8 +92,8 @@ def cells_in(results: Results, cells: Sequence[Cell]) -> list[Cell]:
 def _median(results: Results, arm: str) -> float:
     """Median tokens over seeds; what was never reached counts as infinite."""
     found = [results.value(METRIC, arm, seed) for seed in results.seeds]
-    ends = sorted(bounds.low if bounds.known else math.inf for bounds in found if bounds is not None)
-    return ends[len(ends) // 2] if ends else math.inf
+    known = [bounds for bounds in found if bounds is not None]
+    return median_of(known).high if known else math.inf
 
 
 def best_baseline(results: Results, cell: Cell) -> str | None:

@@ -133,8 +133,9 @@ def dot_map(places: Mapping[str, Mapping[str, Sequence[Dot]]], *, title: str, x:
             y, colour = top + gap + line * (index + 0.5), COLOURS[index % len(COLOURS)]
             dots = sorted(lines.get(name, ()), key=lambda dot: (dot.beyond, dot.x))
             parts += [_dot(across(dot.x), y, colour, beyond=dot.beyond) for dot in dots]
-            if dots and not dots[len(dots) // 2].beyond:
-                middle = across(dots[len(dots) // 2].x)
+            middles = dots[(len(dots) - 1) // 2 : len(dots) // 2 + 1]
+            if dots and not any(dot.beyond for dot in middles):
+                middle = across(sum(dot.x for dot in middles) / len(middles))
                 parts.append(f'<path d="M{middle:.1f} {y - 6}v12" stroke="{colour}" stroke-width="2.5"/>')
         top += len(names) * line + gap
     parts += _legend(names, TOP + 4)

@@ -9,7 +9,7 @@ from typing import Any
 
 from foretaste.errors import RunError
 from foretaste.lab.curves import Measured, to_threshold
-from foretaste.lab.sequences import Bounds, exactly
+from foretaste.lab.sequences import Bounds, exactly, median_of
 from foretaste.lab.study import Expectation
 
 THRESHOLDS = (0.25, 0.4, 0.5, 0.8)
@@ -115,13 +115,12 @@ class Results:
         return [{name: value for name, value in row.items() if name in shown} for row in rows]
 
     def _median_tokens(self, arm: str, seeds: Sequence[int], threshold: float) -> str | None:
-        """Return the median tokens to a threshold as text; ">N" where the median seed never reached it."""
+        """Return the median tokens to a threshold as text; ">N" where too few seeds reached it."""
         curves = [curve for seed in seeds if (curve := self.curve(arm, seed))]
         if not curves:
             return None
-        values = sorted((to_threshold(curve, threshold) for curve in curves), key=lambda bounds: bounds.low)
-        values.sort(key=lambda bounds: bounds.high)
-        middle = values[(len(values) - 1) // 2]
+        values = [to_threshold(curve, threshold) for curve in curves]
+        middle = median_of(values)
         reached = sum(1 for value in values if value.known)
         return f"{'' if middle.known else '>'}{middle.low:,.0f} ({reached}/{len(values)})"
 

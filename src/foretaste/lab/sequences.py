@@ -42,6 +42,11 @@ def exactly(value: float) -> Bounds:
     return Bounds(value, value)
 
 
+def median_of(values: Sequence[Bounds]) -> Bounds:
+    """Return what is known of the median of n > 0 values; of an even number, the mean of the two in the middle."""
+    return Bounds(float(np.median([value.low for value in values])), float(np.median([value.high for value in values])))
+
+
 class Range(NamedTuple):
     """An estimate (None where it is unknown) and its interval, infinite where nothing is known."""
 
@@ -159,10 +164,8 @@ def _mixture_t(x_n: np.ndarray, level: float, g: float) -> tuple[float, float]:
 
 def _median(values: Sequence[Bounds]) -> float | None:
     """Return the median if censoring leaves it known."""
-    if not values:
-        return None
-    low, high = float(np.median([v.low for v in values])), float(np.median([v.high for v in values]))
-    return low if low == high and math.isfinite(low) else None
+    middle = median_of(values) if values else None
+    return middle.low if middle and middle.known and math.isfinite(middle.low) else None
 
 
 @lru_cache(maxsize=1024)
