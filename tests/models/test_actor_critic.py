@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from conftest import make_nano
 
 from foretaste.config import ModelConfig
 from foretaste.errors import ModelError
-from foretaste.models import actor_critic, fast_training
+from foretaste.models import actor_critic, fast_training, loading
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 
 
@@ -125,6 +127,20 @@ def test_the_seed_decides_the_weights() -> None:
     pairs = list(zip(one.parameters(), same.parameters(), other.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert not all(torch.equal(a, c) for a, _, c in pairs)
+
+
+def test_what_loading_a_policy_draws_leaves_the_critic_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ActorCritic.load(ModelConfig(name="nano"), seed=3)
+    load = loading.policy
+
+    def converting(config: ModelConfig, seed: int) -> tuple[Any, Any, Path | None]:
+        torch.rand(7)  # as the first conversion of an embedded model does
+        return load(config, seed)
+
+    monkeypatch.setattr(loading, "policy", converting)
+    after = ActorCritic.load(ModelConfig(name="nano"), seed=3)
+    pairs = zip(before.critic.parameters(), after.critic.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_lora_trains_the_adapter_alone() -> None:

@@ -82,8 +82,8 @@ class ActorCritic(nn.Module):
         memory.keep_pages()
         device = loading.device(config.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
             policy, tokenizer, folder = loading.policy(config, seed)
+            torch.manual_seed(seed)  # only now: fetching and converting a model for the first time draws numbers too
             model = cls(config, policy.to(device), tokenizer, ChatTemplate(tokenizer))
         card = loading.saved_card(folder) if folder is not None else None
         if folder is not None and card is not None:

