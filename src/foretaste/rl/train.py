@@ -2,7 +2,7 @@
 
     imitate (optional) -> held-out before -> value pretraining -> steps -> held-out after -> checkpoint
 
-Each step samples new episodes (`rollout.py`), updates actor and critic (`update.py`), measures the critic
+Each step samples new episodes (`collect.py`), updates actor and critic (`update.py`), measures the critic
 (`diagnostics.py`) and writes it all down. Killed at any moment, `resume=RUN` goes on to the same result.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,19 +19,20 @@ import gymnasium
 
 from foretaste.checks import check
 from foretaste.config import TrainConfig, from_dict, to_dict
-from foretaste.errors import ConfigError, ForetasteError, RunError
+from foretaste.errors import ConfigError, ForetasteError
 from foretaste.ledger import Ledger
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.loading import CARD_FILE
 from foretaste.models.sampler import Sampler
 from foretaste.progress import Progress, Silent
-from foretaste.records import Checkpoint, Episode, EpisodeEnd, to_json
+from foretaste.records import Checkpoint, Episode, to_json
 from foretaste.rl import diagnostics
 from foretaste.rl.advise import Advice
-from foretaste.rl.batch import as_failures, make_batch, telling, without_values
+from foretaste.rl.batch import as_failures, make_batch
+from foretaste.rl.collect import Collector, until_telling
 from foretaste.rl.curriculum import Curriculum, metrics_of
-from foretaste.rl.gate import Gate, GateKeeper
+from foretaste.rl.gate import GateKeeper
 from foretaste.rl.held_out import HeldOut, measure, record_episodes
 from foretaste.rl.imitate import imitate
 from foretaste.rl.learn import Learner
@@ -40,10 +40,10 @@ from foretaste.rl.pools import pool_of
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.resume import Progressed, load_state, restoring, save_state
-from foretaste.rl.rollout import Rollout, rollout
+from foretaste.rl.rollout import Rollout
 from foretaste.rl.sources import title, training_sources
 from foretaste.rl.summary import provenance, summarize
-from foretaste.rl.tasks import Task, training_tasks
+from foretaste.rl.tasks import training_tasks
 from foretaste.rl.update import Updater
 from foretaste.writers import open_writers
 
@@ -112,6 +112,7 @@ class _Run:
         with self._timed("loading"):
             self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
         self.sampler = Sampler(self.actor_critic, config.sampling)
+        self.collector = Collector(config, self.sampler, self.pool)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
         self.replay = Replay(folder / "episodes")
         self.learner = Learner(config, self.updater, self.replay, self._tell)
@@ -185,7 +186,8 @@ class _Run:
         config = self.config
         count = config.algorithm.value_pretraining_episodes
         self.progress.phase("value pretraining", count)
-        played = self._sample(training_tasks(config, 0, count), 0, count=True)
+        tasks = training_tasks(config, 0, count)
+        played = self._counted(self.collector.play(tasks, 0, on_episode=lambda episode: self.progress.advance()))
         self.curriculum.update(played.episodes)  # what was sampled anyway is evidence
         self.replay.add(played.episodes, 0)
         self.ledger.append(self.run, "value_pretraining", self.learner.pretrain_values(played.episodes), step=0)
@@ -198,53 +200,24 @@ class _Run:
     # Pieces -----------------------------------------------------------------------------------
 
     def _sample_step(self, step: int) -> tuple[Rollout, list[Episode]]:
-        """Sample a step's episodes; return all of them, and those to learn from.
-
-        With dynamic sampling, groups whose returns are all equal are left out and others sampled in their place,
-        until enough groups tell something or three times as many were sampled again.
-
-        Source: dynamic sampling, DAPO 2503.14476 section 3.2.
-        """
+        """Sample a step's episodes; return all of them, and those to learn from."""
         config, wanted = self.config, self.config.episodes_per_step
-        shares = self.curriculum.shares()
-        played = self._sample(training_tasks(config, step, shares=shares), step, gate=self.keeper.gate())
-        if not config.algorithm.dynamic_sampling:
-            return played, played.episodes
-        kept = telling(played.episodes)
-        for extra in range(1, 4):
-            if len(kept) >= wanted:
-                break
-            tasks = training_tasks(config, step, first=extra * wanted, shares=shares)
-            more = self._sample(tasks, step, gate=self.keeper.gate())
-            kept += telling(more.episodes)
-            played = Rollout(
-                [*played.episodes, *more.episodes],
-                played.sample_seconds + more.sample_seconds,
-                played.env_seconds + more.env_seconds,
-            )
-        return played, kept[:wanted] or played.episodes
+        shares, gate = self.curriculum.shares(), self.keeper.gate()
 
-    def _sample(self, tasks: Sequence[Task], step: int, *, gate: Gate | None = None, count: bool = False) -> Rollout:
-        """Play tasks with the current policy; raises RunError when the environment fails more than it works."""
-        played = rollout(
-            self.sampler,
-            tasks,
-            self.pool,
-            gate=gate,
-            on_episode=(lambda episode: self.progress.advance()) if count else None,
-        )
-        if self.config.model.privileged_critic:
-            played = dataclasses.replace(played, episodes=[without_values(episode) for episode in played.episodes])
+        def sample(first: int) -> Rollout:
+            return self._counted(
+                self.collector.play(training_tasks(config, step, first=first, shares=shares), step, gate=gate)
+            )
+
+        if config.algorithm.dynamic_sampling:
+            return until_telling(sample, wanted)
+        played = sample(0)
+        return played, played.episodes
+
+    def _counted(self, played: Rollout) -> Rollout:
+        """Add what was sampled to the run's totals."""
         self.done.episodes += len(played.episodes)
         self.done.sampled_tokens += sum(episode.action_tokens for episode in played.episodes)
-        failed = [episode for episode in played.episodes if episode.end is EpisodeEnd.ERROR]
-        errors = Counter((episode.env, episode.error) for episode in failed)
-        if errors.total() * 2 > len(tasks):
-            (env, reason), times = errors.most_common(1)[0]
-            raise RunError(
-                f"The environment failed in {errors.total()} of {len(tasks)} episodes of step {step}; most often "
-                f"({times}): {reason}. Check it: foretaste envs check {env}"
-            )
         return played
 
     def _held_out(self, label: str, items: int) -> HeldOut:
