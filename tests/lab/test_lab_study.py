@@ -163,7 +163,7 @@ def test_arms_may_have_budgets_of_their_own_and_the_page_says_so(work: str, tmp_
     assert {job.arm for job in jobs if job.key in plain} == {"new"}  # another budget is another job
     verdict = run_study(own, "quick", tmp_path / "runs", workers=1)
     text = claims.page(verdict)
-    assert "100 sampled tokens for a seed of every other arm, 1,000 for old" in text
+    assert "100 sampled tokens for a seed of every other arm; 1,000 for old" in text
     assert "every other arm" not in claims.page(run_study(one, "quick", tmp_path / "runs", workers=1))
 
 

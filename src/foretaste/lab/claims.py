@@ -138,18 +138,38 @@ def html_page(verdict: Verdict) -> str:
 def facts(verdict: Verdict) -> list[str]:
     """Return how the verdict was made, a line each."""
     jobs = f"{verdict.failed} jobs failed, {verdict.unfinished} were not run"
-    others = [f"{tokens:,} for {arm}" for arm, tokens in verdict.own_budgets.items()]
-    who = f"a seed of every other arm, {', '.join(others)}" if others else "every arm and seed"
-    budget = f"{verdict.token_budget:,} sampled tokens for {who}"
-    if verdict.token_budget <= 1:
-        budget = "no tokens are sampled for learning"
     return [
-        f"Mode {verdict.mode}; seeds {', '.join(map(str, verdict.seeds))}; {budget}",
+        f"Mode {verdict.mode}; seeds {', '.join(map(str, verdict.seeds))}; {_budgets(verdict)}",
         f"{verdict.core_minutes:.1f} core-minutes, {verdict.minutes:.1f} minutes with {verdict.workers} workers; "
         f"{jobs}",
         f"Expectation {verdict.registration} registered {verdict.registered}; code {verdict.code}",
         f"Repeat: {verdict.command}",
     ]
+
+
+def _budgets(verdict: Verdict) -> str:
+    """Return the sampled tokens of a seed in words: those of most arms, then of those that have their own."""
+    if verdict.token_budget <= 1:
+        return "no tokens are sampled for learning"
+    own: dict[int, list[str]] = {}
+    for arm, tokens in verdict.own_budgets.items():
+        own.setdefault(tokens, []).append(arm)
+    parts = [f"{tokens:,} for {', '.join(_together(arms, verdict))}" for tokens, arms in own.items()]
+    if not own:
+        return f"{verdict.token_budget:,} sampled tokens for every arm and seed"
+    if set(verdict.curves) <= set(verdict.own_budgets):
+        return f"sampled tokens a seed: {'; '.join(parts)}"
+    return f"{verdict.token_budget:,} sampled tokens for a seed of every other arm; {'; '.join(parts)}"
+
+
+def _together(arms: Sequence[str], verdict: Verdict) -> list[str]:
+    """Return the arms, those that are all there is in a place by the place's name."""
+    named: dict[str, None] = {}
+    for arm in arms:
+        place = arm.partition(AT)[2]
+        there = [other for other in verdict.curves if place and other.partition(AT)[2] == place]
+        named[f"all in {place}" if len(there) > 1 and set(there) <= set(arms) else arm] = None
+    return list(named)
 
 
 def chart(verdict: Verdict) -> str:

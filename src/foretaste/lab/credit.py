@@ -52,7 +52,7 @@ STUDY = Study(
         Expectation("area", "value", "best baseline", size=0.0, required=False),
     ),
     quick=_plan(("guess",), ("value", "auto", "grpo", "success-replay"), (1, 2, 3), 5),
-    full=_plan(TASKS, COMPARED, (1, 2, 3, 4, 5), 20),
+    full=_plan(TASKS, COMPARED, (1, 2, 3, 4, 5), 50),
     effects=effects,
     rows=rows,
     notes=(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STUDIES: dict[str, str] = {
     "credit-map": "foretaste.lab.credit_map",
     "credit": "foretaste.lab.credit",
+    "credit-maze": "foretaste.lab.credit_maze",
     "gate": "foretaste.lab.gate",
     "replay": "foretaste.lab.replay",
     "curriculum": "foretaste.lab.curriculum",
