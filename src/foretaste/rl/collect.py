@@ -16,7 +16,7 @@ from foretaste.models.sampler import Sampler
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.batch import telling, without_values
 from foretaste.rl.gate import Gate
-from foretaste.rl.rollout import EnvPool, Rollout, rollout
+from foretaste.rl.rollout import Pool, Rollout, rollout
 from foretaste.rl.tasks import Task
 
 MORE = 3
@@ -26,7 +26,7 @@ MORE = 3
 class Collector:
     """Plays tasks as a run's config says."""
 
-    def __init__(self, config: TrainConfig, sampler: Sampler, pool: EnvPool) -> None:
+    def __init__(self, config: TrainConfig, sampler: Sampler, pool: Pool) -> None:
         self.config, self.sampler, self.pool = config, sampler, pool
 
     def play(
