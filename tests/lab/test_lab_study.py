@@ -15,7 +15,7 @@ import pytest
 
 from foretaste.config import TrainConfig, to_dict
 from foretaste.errors import ConfigError, LedgerError, RunError
-from foretaste.lab import claims, workers
+from foretaste.lab import claims, pages, workers
 from foretaste.lab.charts import Picture, Series
 from foretaste.lab.curves import Measured, area, curve_of, to_threshold
 from foretaste.lab.register import register
@@ -162,9 +162,9 @@ def test_arms_may_have_budgets_of_their_own_and_the_page_says_so(work: str, tmp_
     assert {job.arm: job.arguments["config"]["token_budget"] for job in jobs} == {"new": 100, "old": 1000}
     assert {job.arm for job in jobs if job.key in plain} == {"new"}  # another budget is another job
     verdict = run_study(own, "quick", tmp_path / "runs", workers=1)
-    text = claims.page(verdict)
+    text = pages.page(verdict)
     assert "100 sampled tokens for a seed of every other arm; 1,000 for old" in text
-    assert "every other arm" not in claims.page(run_study(one, "quick", tmp_path / "runs", workers=1))
+    assert "every other arm" not in pages.page(run_study(one, "quick", tmp_path / "runs", workers=1))
 
 
 @pytest.mark.usefixtures("worker_threads")
@@ -183,7 +183,7 @@ def test_a_study_may_draw_a_picture_of_its_own(work: str, tmp_path: Path) -> Non
     svg = (tmp_path / "results" / "gain.svg").read_text()
     assert svg.count("<polyline") == svg.count("<polygon") == 1
     again = from_json(json.loads((tmp_path / "results" / "gain.json").read_text()))
-    assert claims.chart(again) == svg  # the record alone is enough to draw it
+    assert pages.chart(again) == svg  # the record alone is enough to draw it
 
 
 @pytest.mark.usefixtures("worker_threads")

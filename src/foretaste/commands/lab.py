@@ -161,8 +161,9 @@ def list_studies(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from foretaste.lab.claims import interval_text, read_verdict
+    from foretaste.lab.claims import read_verdict
     from foretaste.lab.study import STUDIES, load
+    from foretaste.lab.tables import interval_text
 
     table = Table(box=None, pad_edge=False)
     for heading in ("study", "claim", "verdict", "estimate"):
@@ -188,7 +189,8 @@ def run_one(arguments: list[str]) -> None:
 def show(arguments: list[str]) -> None:
     """Print a verdict."""
     given = parse(ShowArguments, arguments, command="lab show", examples=SHOW_EXAMPLES)
-    from foretaste.lab.claims import page, read_verdict
+    from foretaste.lab.claims import read_verdict
+    from foretaste.lab.pages import page
 
     verdict = read_verdict(given.study, Path(given.results), given.mode)
     print(json.dumps(verdict.to_json(), indent=1) if given.json else page(verdict).rstrip())
@@ -252,10 +254,11 @@ def _run(
     any_code: bool = False,
     minutes: float | None = None,
 ) -> None:
-    from foretaste.lab.claims import interval_text, write_verdict
+    from foretaste.lab.claims import write_verdict
     from foretaste.lab.display import JobDisplay
     from foretaste.lab.runner import run_study
     from foretaste.lab.study import load
+    from foretaste.lab.tables import interval_text
 
     _check_workers(workers)
     if minutes is not None and minutes < 0:

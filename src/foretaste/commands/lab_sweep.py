@@ -55,10 +55,10 @@ def run(arguments: list[str]) -> None:
     if given.workers is not None and given.workers < 1:
         raise ConfigError(f"--workers = {given.workers} cannot be used; accepted: 1 or more")
     base = load_recipe(given.recipe, TrainConfig)
-    from foretaste.lab.claims import markdown_table
     from foretaste.lab.display import JobDisplay
     from foretaste.lab.spans import parse_span
     from foretaste.lab.sweep import Sweep, run_sweep
+    from foretaste.lab.tables import markdown_table
 
     name = Path(given.recipe).stem
     sweep = Sweep(

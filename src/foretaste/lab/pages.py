@@ -1,0 +1,126 @@
+"""The page of a verdict, in Markdown and in HTML, with its picture; all made from the `Verdict` alone."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from foretaste.lab.charts import Dot, Picture, Series, dot_map, line_chart
+from foretaste.lab.curves import Measured, to_threshold
+from foretaste.lab.tables import html_document, html_table, interval_text, markdown_table
+from foretaste.lab.verdict import Decision, Judged, Verdict
+
+AT = " @ "
+"""Between the method and the place in the name of an arm of a map."""
+
+
+def page(verdict: Verdict) -> str:
+    """Return a verdict's page in Markdown."""
+    name = stem(verdict.study, verdict.mode)
+    lines = [f"# {verdict.study}: {verdict.decision}", "", verdict.claim + ".", "", f"Source: {verdict.source}.", ""]
+    if verdict.decision is Decision.EXPLORATORY:
+        lines += [f"Exploratory; registered in time it would be **{verdict.would_be}**.", ""]
+    lines += [markdown_table([_judged_row(one) for one in verdict.judged]), ""]
+    if _drawn(verdict):
+        title = verdict.picture["title"] if verdict.picture else "held-out success against sampled tokens"
+        lines += [f"![{title}]({name}.svg)", ""]
+    lines += [markdown_table(verdict.rows), ""] if verdict.rows else []
+    lines += [f"- {fact}" for fact in facts(verdict)]
+    lines += ["", "Notes:", "", *[f"- {note}" for note in verdict.notes]] if verdict.notes else []
+    return "\n".join(lines) + "\n"
+
+
+def html_page(verdict: Verdict) -> str:
+    """Return a verdict's page in HTML, self-contained."""
+    colour = verdict.decision.value
+    body = [
+        f'<h1>{html.escape(verdict.study)}: <span class="{colour}">{verdict.decision}</span></h1>',
+        f"<p>{html.escape(verdict.claim)}.</p><p>Source: {html.escape(verdict.source)}.</p>",
+        html_table([_judged_row(one) for one in verdict.judged]),
+        chart(verdict) if _drawn(verdict) else "",
+        html_table(verdict.rows),
+        "<ul>" + "".join(f"<li>{html.escape(fact)}</li>" for fact in (*facts(verdict), *verdict.notes)) + "</ul>",
+    ]
+    return html_document(verdict.study, "\n".join(body))
+
+
+def facts(verdict: Verdict) -> list[str]:
+    """Return how the verdict was made, a line each."""
+    jobs = f"{verdict.failed} jobs failed, {verdict.unfinished} were not run"
+    return [
+        f"Mode {verdict.mode}; seeds {', '.join(map(str, verdict.seeds))}; {_budgets(verdict)}",
+        f"{verdict.core_minutes:.1f} core-minutes, {verdict.minutes:.1f} minutes with {verdict.workers} workers; "
+        f"{jobs}",
+        f"Expectation {verdict.registration} registered {verdict.registered}; code {verdict.code}",
+        f"Repeat: {verdict.command}",
+    ]
+
+
+def _budgets(verdict: Verdict) -> str:
+    """Return the sampled tokens of a seed in words: those of most arms, then of those that have their own."""
+    if verdict.token_budget <= 1:
+        return "no tokens are sampled for learning"
+    own: dict[int, list[str]] = {}
+    for arm, tokens in verdict.own_budgets.items():
+        own.setdefault(tokens, []).append(arm)
+    parts = [f"{tokens:,} for {', '.join(_together(arms, verdict))}" for tokens, arms in own.items()]
+    if not own:
+        return f"{verdict.token_budget:,} sampled tokens for every arm and seed"
+    if set(verdict.curves) <= set(verdict.own_budgets):
+        return f"sampled tokens a seed: {'; '.join(parts)}"
+    return f"{verdict.token_budget:,} sampled tokens for a seed of every other arm; {'; '.join(parts)}"
+
+
+def _together(arms: Sequence[str], verdict: Verdict) -> list[str]:
+    """Return the arms, those that are all there is in a place by the place's name."""
+    named: dict[str, None] = {}
+    for arm in arms:
+        place = arm.partition(AT)[2]
+        there = [other for other in verdict.curves if place and other.partition(AT)[2] == place]
+        named[f"all in {place}" if len(there) > 1 and set(there) <= set(arms) else arm] = None
+    return list(named)
+
+
+def chart(verdict: Verdict) -> str:
+    """Return as SVG the study's own picture, a map where each arm is a method in a place, or the learning curves."""
+    if verdict.picture is not None:
+        return Picture.from_json(verdict.picture).draw()
+    if all(AT in arm for arm in verdict.curves):
+        return _map(verdict)
+    series = [
+        Series(arm, [[(x, y) for x, y in line] for line in lines]) for arm, lines in verdict.curves.items() if lines
+    ]
+    title = f"{verdict.study} ({verdict.mode}): one line a seed"
+    return line_chart(series, title=title, x="sampled tokens", y="held-out success", y_range=(0.0, 1.0))
+
+
+def _drawn(verdict: Verdict) -> bool:
+    return verdict.picture is not None or any(verdict.curves.values())
+
+
+def _map(verdict: Verdict) -> str:
+    """Return tokens to half success of every method, place and seed as SVG; the arms are named "method @ place"."""
+    places: dict[str, dict[str, list[Dot]]] = {}
+    for arm, curves in verdict.curves.items():
+        name, _, place = arm.partition(AT)
+        reached = [to_threshold([Measured(int(x), 0, y, 0) for x, y in curve], 0.5) for curve in curves]
+        places.setdefault(place, {})[name] = [Dot(bounds.low, not bounds.known) for bounds in reached]
+    title = f"{verdict.study} ({verdict.mode}): sampled tokens to half success"
+    return dot_map(places, title=title, x="sampled tokens; a dot a seed, the stroke their median, an arrow: never")
+
+
+def _judged_row(judged: Judged) -> dict[str, Any]:
+    return {
+        "expected": judged.expectation + ("" if judged.required else " (secondary)"),
+        "estimate and interval": interval_text(judged),
+        "level": judged.level,
+        "seeds": judged.seeds,
+        "censored": judged.censored,
+        "verdict": judged.decision.value,
+    }
+
+
+def stem(study: str, mode: str) -> str:
+    """Return how the files of a verdict are called, without their endings."""
+    return study if mode == "full" else f"{study}-{mode}"
