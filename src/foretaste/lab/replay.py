@@ -59,6 +59,6 @@ STUDY = Study(
         Expectation("area", "privileged, ratio 8", "critic, ratio 8", size=0.0, required=False),
     ),
     quick=_plan(CELL, (1, 8), (1, 2), 6_000, 5),
-    full=_plan(CELL, tuple(RATIOS), (1, 2, 3, 4, 5), 20_000, 20),
+    full=_plan(CELL, tuple(RATIOS), (1, 2, 3, 4, 5), 20_000, 22),
     notes=("Area is the mean held-out success over the token budget; update seconds are in the table.",),
 )
