@@ -15,6 +15,7 @@ from foretaste.lab.sequences import (
     bounded_sequence,
     exactly,
     median_interval,
+    median_of,
     median_sequence,
     t_interval,
     t_sequence,
@@ -44,6 +45,12 @@ def test_median_interval_needs_six_seeds_and_is_then_smallest_and_largest() -> N
     got = median_interval(known([4, 1, 6, 2, 5, 3]))
     assert (got.estimate, got.low, got.high) == (3.5, 1.0, 6.0)
     assert median_interval(known([1, 2, 3, 4, 5]), level=0.9).high == 5.0
+
+
+def test_the_median_of_an_even_number_is_the_mean_of_the_two_in_the_middle_as_far_as_it_is_known() -> None:
+    assert median_of(known([4, 1, 6, 2])) == (3.0, 3.0)
+    assert median_of(known([4, 1, 6])) == (4.0, 4.0)
+    assert median_of([*known([1, 2]), Bounds(5.0, math.inf), Bounds(7.0, math.inf)]) == (3.5, math.inf)
 
 
 def test_median_sequence_needs_eight_seeds_on_one_side() -> None:
