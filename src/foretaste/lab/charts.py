@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from foretaste.lab.sequences import Bounds, median_of
+
 COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#be123c", "#0f766e", "#475569", "#b45309")
 """Distinguishable on white, in print and with the common colour blindnesses, for up to eight series."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 64, 16, 36, 48
@@ -133,9 +135,9 @@ def dot_map(places: Mapping[str, Mapping[str, Sequence[Dot]]], *, title: str, x:
             y, colour = top + gap + line * (index + 0.5), COLOURS[index % len(COLOURS)]
             dots = sorted(lines.get(name, ()), key=lambda dot: (dot.beyond, dot.x))
             parts += [_dot(across(dot.x), y, colour, beyond=dot.beyond) for dot in dots]
-            middles = dots[(len(dots) - 1) // 2 : len(dots) // 2 + 1]
-            if dots and not any(dot.beyond for dot in middles):
-                middle = across(sum(dot.x for dot in middles) / len(middles))
+            ends = [Bounds(dot.x, math.inf if dot.beyond else dot.x) for dot in dots]
+            if ends and math.isfinite(median_of(ends).high):
+                middle = across(median_of(ends).high)
                 parts.append(f'<path d="M{middle:.1f} {y - 6}v12" stroke="{colour}" stroke-width="2.5"/>')
         top += len(names) * line + gap
     parts += _legend(names, TOP + 4)
