@@ -1,4 +1,5 @@
-"""Write what the documentation takes from the code: docs/cli.md, and the tree of files in docs/architecture.md.
+"""Write what the documentation takes from the code: docs/cli.md, docs/deploy-settings.md, the tree of files in
+docs/architecture.md.
 
 `make docs` runs it; with `--check` it only says what is out of date (exit code 1), as a test does.
 """
@@ -7,10 +8,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
+import inspect
 import io
+import itertools
 import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,16 +42,53 @@ def help_of(command: list[str]) -> str:
 def cli_page() -> str:
     """Return docs/cli.md."""
     from foretaste.cli import COMMANDS
+    from foretaste.commands import exam, lab
 
     parts = [
         "# Command line",
         "Written by `make docs` from the `--help` texts; a test compares the two. Exit codes: 0 done, 1 a check found\n"
-        "faults, 2 an error that you can repair (one message on stderr), 130 interrupted with Ctrl-C.",
+        "faults, 2 an error that you can repair (one message on stderr), 130 interrupted with Ctrl-C. `exam` has codes of its\n"
+        "own: its help lists them.",
         f"```text\n{help_of([])}\n```",
     ]
-    for command in [*([name] for name in COMMANDS), ["envs", "check"]]:
-        parts += [f"## foretaste {' '.join(command)}", f"```text\n{help_of(command)}\n```"]
+    more = {"envs": ["check"], "exam": list(exam.SUBCOMMANDS), "lab": list(lab.SUBCOMMANDS), "deploy": ["simulate"]}
+    for name in COMMANDS:
+        for command in ([name], *([name, below] for below in more.get(name, ()))):
+            parts += [f"## foretaste {' '.join(command)}", f"```text\n{help_of(command)}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def settings_page() -> str:
+    """Return docs/deploy-settings.md: each setting of a deployment with its default and the text below it in the code."""
+    from foretaste.deploy import settings
+
+    lines = [
+        "# Settings of a deployment",
+        "Written by `make docs` from `src/foretaste/deploy/`. What a table leaves out has the default shown. `foretaste deploy init`\n"
+        "writes a commented file with the ones most often set; what they do together: [deploy.md](deploy.md) and\n"
+        "[deploy-decisions.md](deploy-decisions.md).",
+    ]
+    for section in dataclasses.fields(settings.DeployConfig):
+        if dataclasses.is_dataclass(section.default_factory):
+            lines += [f"## [{section.name}]", inspect.getdoc(section.default_factory) or "", _settings(section.default_factory)]
+    return "\n\n".join(lines) + "\n"
+
+
+def _settings(kind: type) -> str:
+    """Return a table of a dataclass's fields: name, default, and the text that stands below each."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
+    said = {}
+    for field, below in itertools.pairwise([*body, ast.Pass()]):
+        if isinstance(field, ast.AnnAssign):
+            constant = below.value if isinstance(below, ast.Expr) else None
+            said[field.target.id] = " ".join(constant.value.split()) if isinstance(constant, ast.Constant) else ""
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for field in dataclasses.fields(kind):
+        default = {None: "none", (): "[]"}.get(field.default, field.default)
+        default = list(default) if isinstance(default, tuple) else default
+        default = str(default).lower() if isinstance(default, bool) else default
+        rows.append(f"| `{field.name}` | `{default}` | {said[field.name].replace('|', chr(92) + '|')} |")
+    return "\n".join(rows)
 
 
 def tree() -> str:
@@ -75,6 +117,7 @@ def pages() -> dict[Path, str]:
     text = architecture.read_text(encoding="utf-8")
     return {
         ROOT / "docs" / "cli.md": cli_page(),
+        ROOT / "docs" / "deploy-settings.md": settings_page(),
         architecture: TREE.sub(lambda found: found[1] + tree() + "\n" + found[2], text),
     }
 

@@ -41,7 +41,7 @@ COMMANDS: dict[str, Command] = {
 
 EXAMPLES = """\
   foretaste envs                          what can be learned
-  foretaste train recipes/quick.toml      seconds: a tiny model on a tiny task
+  foretaste train recipes/quick.toml      half a minute: a tiny model on a short game
   foretaste train --env maze --model nano --steps 20
   foretaste train --resume latest         go on with an interrupted run
   foretaste report --open                 look at the latest run"""

@@ -34,8 +34,8 @@ class EnvConfig:
     examples: int = 2
     """Worked examples in the prompt, played by the environment's oracle."""
     instructions: bool = True
-    """Whether the prompt begins with the environment's instructions; False spares a policy that has learned the form
-    from demonstrations their tokens in every episode."""
+    """The prompt begins with the environment's instructions. Without them a policy that has learned the form from
+    demonstrations is spared their tokens in every episode."""
     max_turns: int | None = None
     """Turns after which an episode is truncated; None takes the environment's own limit."""
 
@@ -140,6 +140,7 @@ class AlgorithmConfig:
     kl_coefficient: float = 0.0
     """Weight of the k2 estimate of KL(policy || initial policy) in the loss; 0 keeps no reference."""
     normalize_advantages: bool = True
+    """Advantages are divided by their running root mean square."""
     value_pretraining_passes: int = 4
     """Passes over the first episodes, critic only, before the actor may move."""
     value_pretraining_episodes: int = 64

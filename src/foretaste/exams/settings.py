@@ -63,7 +63,7 @@ class SitConfig(SeatConfig):
     """One sitting: who answers, how, and what is asked of them."""
 
     public: bool = True
-    """Also ask as many public items in plain words, for the gap between public and sealed."""
+    """As many public items are asked in plain words, for the gap between public and sealed."""
     stop_early: bool = False
     """Stop asking as soon as the verdict is certain."""
     items_of: str | None = None
