@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 import foretaste
 from foretaste.cli import main
+from foretaste.envs.check import check_env
 from foretaste.ledger import Ledger
 from foretaste.models import nano
 
@@ -62,18 +64,22 @@ def test_train_prints_the_table_and_leaves_report_and_summary_that_report_rebuil
     assert (folder / "report.html").is_file()
 
 
-def test_the_readme_example_trains_and_transformers_loads_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", ["README.md", "docs/your-own.md"])
+def test_an_environment_shown_in_the_documentation_is_sound_trains_and_can_be_loaded(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     assert len(code) == 1
     whole = foretaste.TrainConfig
     settings = {**TINY, "runs_folder": str(tmp_path)}
     monkeypatch.setattr(foretaste, "TrainConfig", lambda **given: whole(**{**settings, **given}))
     names: dict[str, Any] = {"__name__": "readme"}
     exec(code[0], names)
+    (shown,) = [one for one in names.values() if isinstance(one, type) and issubclass(one, foretaste.TextEnv)]
+    assert check_env(shown) == []
     assert names["checkpoint"].run == run_files(tmp_path)[0]
-    assert names["model"].num_parameters() > 0
+    loaded = names.get("model") or AutoModelForCausalLM.from_pretrained(names["checkpoint"].path)
+    assert loaded.num_parameters() > 0
 
 
 def run_example(example: Path, tmp_path: Path):

@@ -47,8 +47,8 @@ def cli_page() -> str:
     parts = [
         "# Command line",
         "Written by `make docs` from the `--help` texts; a test compares the two. Exit codes: 0 done, 1 a check found\n"
-        "faults, 2 an error that you can repair (one message on stderr), 130 interrupted with Ctrl-C. `exam` has codes of its\n"
-        "own: its help lists them.",
+        "faults, 2 an error that you can repair (one message on stderr), 130 interrupted with Ctrl-C. `exam` has\n"
+        "codes of its own: docs/exam.md.",
         f"```text\n{help_of([])}\n```",
     ]
     more = {"envs": ["check"], "exam": list(exam.SUBCOMMANDS), "lab": list(lab.SUBCOMMANDS), "deploy": ["simulate"]}
@@ -59,18 +59,19 @@ def cli_page() -> str:
 
 
 def settings_page() -> str:
-    """Return docs/deploy-settings.md: each setting of a deployment with its default and the text below it in the code."""
+    """Return docs/deploy-settings.md: each setting of a deployment, its default and its docstring."""
     from foretaste.deploy import settings
 
     lines = [
         "# Settings of a deployment",
-        "Written by `make docs` from `src/foretaste/deploy/`. What a table leaves out has the default shown. `foretaste deploy init`\n"
-        "writes a commented file with the ones most often set; what they do together: [deploy.md](deploy.md) and\n"
-        "[deploy-decisions.md](deploy-decisions.md).",
+        "Written by `make docs` from `src/foretaste/deploy/`. What is not set has the default shown.\n"
+        "`foretaste deploy init` writes a commented file with the ones most often set; what they do together:\n"
+        "[deploy.md](deploy.md) and [deploy-decisions.md](deploy-decisions.md).",
     ]
     for section in dataclasses.fields(settings.DeployConfig):
-        if dataclasses.is_dataclass(section.default_factory):
-            lines += [f"## [{section.name}]", inspect.getdoc(section.default_factory) or "", _settings(section.default_factory)]
+        kind = section.default_factory
+        if dataclasses.is_dataclass(kind):
+            lines += [f"## [{section.name}]", inspect.getdoc(kind) or "", _settings(kind)]
     return "\n\n".join(lines) + "\n"
 
 

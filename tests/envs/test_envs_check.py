@@ -105,7 +105,7 @@ NOWHERE = {"none": "nothing"}
 FAULTS = {
     "not reproducible": (changed(begin=drift), "same seed gives different items"),
     "always the same": (changed(begin=same_item),
-                        "different seeds all give the same item"),
+                        "different seeds look the same"),
     "observation in reset": (begin_with(lambda self: 3), "reset returns an observation of type int"),
     "observation in step": (with_step(lambda o, r, e, t, i: (None, r, e, t, i)),
                             "step returns an observation of type NoneType"),

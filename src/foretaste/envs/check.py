@@ -103,7 +103,10 @@ def _text_and_seeds(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
         yield "reset with the same seed gives different items; draw only from self.random (or self.np_random)"
     items = {observation + str(info.get("privileged", "")) for observation, info in first}
     if len(items) == 1 and not isinstance(env, PlainTextEnv):
-        yield f"{_SEEDS} different seeds all give the same item; draw the item from self.random"
+        yield (
+            f"{_SEEDS} different seeds look the same; draw the item from self.random, and put into "
+            "info['privileged'] what the first observation does not show"
+        )
     for space in (env.action_space, env.observation_space):
         if isinstance(env.unwrapped, TextEnv) and not isinstance(space, AnyText):
             yield f"a TextEnv must accept any str; its space is {space}"
