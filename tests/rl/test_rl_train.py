@@ -300,6 +300,20 @@ def test_an_environment_that_always_fails_stops_the_run_with_its_reason(tmp_path
         assert ledger.run("latest").status == "failed"
 
 
+def test_a_fault_that_nobody_foresaw_is_written_down_as_a_failed_run(tmp_path):
+    class Crashing(Silent):
+        def phase(self, name, total):
+            raise ZeroDivisionError("no items to divide by")
+
+    with pytest.raises(ZeroDivisionError):
+        train(config(tmp_path), env=Signs, progress=Crashing())
+    with Ledger.open(tmp_path) as ledger:
+        run = ledger.run("latest")
+        assert run.status == "failed"
+        last = ledger.records(run.id, "status")[-1].payload
+    assert last["error"] == "ZeroDivisionError: no items to divide by"
+
+
 def test_nothing_to_train_and_nothing_to_resume_are_said(tmp_path):
     with pytest.raises(ConfigError, match="Nothing to train"):
         train()

@@ -85,8 +85,9 @@ def train(
         except KeyboardInterrupt:
             ledger.append(run, "status", {"status": "interrupted"})
             raise
-        except ForetasteError as error:
-            ledger.append(run, "status", {"status": "failed", "error": str(error)})
+        except Exception as error:
+            said = str(error) if isinstance(error, ForetasteError) else f"{type(error).__name__}: {error}"
+            ledger.append(run, "status", {"status": "failed", "error": said})
             raise
 
 
