@@ -272,6 +272,14 @@ def test_successes_of_value_pretraining_count_towards_the_actors_start(tmp_path)
     assert [episode.success for episode in kept] == [1.0] * 16
 
 
+def test_no_episodes_of_value_pretraining_leave_it_out(tmp_path):
+    algorithm = AlgorithmConfig(value_pretraining_episodes=0)
+    checkpoint = train(config(tmp_path, steps=1, algorithm=algorithm, imitate=ImitateConfig()), env=Signs)
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.run(checkpoint.run or "").status == "finished"
+        assert ledger.records(checkpoint.run or "", "value_pretraining") == []
+
+
 def test_steps_that_learn_nothing_leave_the_policy_alone(tmp_path):
     frozen = AlgorithmConfig(learning_rate=0.0, critic_learning_rate=1e-3, value_pretraining_episodes=16)
     first = train(config(tmp_path / "a", steps=2, algorithm=frozen), env=Signs)

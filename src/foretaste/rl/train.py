@@ -134,7 +134,8 @@ class _Run:
             self.done.success_before = self._held_out("before", config.held_out.items).success
             if config.algorithm.kl_coefficient:
                 self.reference = Reference(self.actor_critic)
-            if self.updater.has_critic and config.algorithm.value_pretraining_passes:
+            wanted = config.algorithm
+            if self.updater.has_critic and wanted.value_pretraining_passes and wanted.value_pretraining_episodes:
                 with self._timed("value pretraining"):
                     self._pretrain_values()
             self._save()
