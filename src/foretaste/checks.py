@@ -110,7 +110,7 @@ def check(config: TrainConfig) -> TrainConfig:
     _check_env(config)
     _check_values(config)
     _check_groups(config)
-    _check_privileged(config)
+    _check_gate(config)
     _check_drives(config)
     return config
 
@@ -163,8 +163,16 @@ def _check_groups(config: TrainConfig) -> None:
         )
 
 
-def _check_privileged(config: TrainConfig) -> None:
-    """The gate reads V while sampling, where nothing privileged may be known."""
+def _check_gate(config: TrainConfig) -> None:
+    """A stopped episode has no return, only the V that stands for it; V is read while sampling, without a note."""
+    if config.gate.max_probability > 0 and config.algorithm.name not in ("ppo", "auto"):
+        _refuse(
+            "gate.max_probability",
+            config.gate.max_probability,
+            f"0 with algorithm.name = {config.algorithm.name!r}: an episode that the gate stopped has no return to "
+            "compare with others, only a value function's V stands for its future; set gate.max_probability = 0 or "
+            'algorithm.name = "ppo"',
+        )
     if config.model.privileged_critic and config.gate.max_probability > 0:
         raise ConfigError(
             "model.privileged_critic = True cannot be used with gate.max_probability = "

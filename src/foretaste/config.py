@@ -144,6 +144,7 @@ class AlgorithmConfig:
     value_pretraining_passes: int = 4
     """Passes over the first episodes, critic only, before the actor may move."""
     value_pretraining_episodes: int = 64
+    """Those first episodes; 0 of them, or of the passes, leaves value pretraining out."""
     microbatch_tokens: int = 4096
     """Tokens of one forward and backward pass (memory, not mathematics)."""
 

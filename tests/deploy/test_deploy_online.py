@@ -69,6 +69,18 @@ def test_the_critic_learns_what_answers_are_worth(tmp_path) -> None:
     assert left > right + 0.1
 
 
+def test_a_critic_that_has_learned_goes_on_from_what_it_knows_after_a_restart(tmp_path) -> None:
+    still = replace(CONFIG, algorithm=replace(ALGORITHM, critic_learning_rate=0.0, head_learning_rate=0.0))
+    learner = trainer(tmp_path)
+    for _ in range(2):
+        learner.step(mixed(learner))
+    again = OnlineTrainer(checkpoints.load(learner.publish().path), still, tmp_path / "again")
+    before = [weight.detach().clone() for weight in again.model.critic_parameters()]
+    right = [experience(again, "left", 1.0)]
+    again.step(right)
+    assert all(torch.equal(a, b) for a, b in zip(before, again.model.critic_parameters(), strict=True))
+
+
 def test_corrections_and_old_tasks_are_imitated_without_any_score(tmp_path) -> None:
     learner = trainer(tmp_path, replace(CONFIG, corrections=8, old_tasks=8))
     learner.old_tasks = [sequence(learner, "seven", "three and four?")]

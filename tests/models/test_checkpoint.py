@@ -32,6 +32,20 @@ def test_a_checkpoint_brings_back_policy_and_critic(nano: ActorCritic, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_a_critic_that_has_learned_keeps_its_values_and_a_new_one_starts_at_the_mean(tmp_path: Path) -> None:
+    model = ActorCritic.load(ModelConfig("nano", critic_layers=2))
+    never = checkpoint.load(checkpoint.save(model, tmp_path / "a").path)  # as a run without a critic saves it
+    never.start_values(0.2)
+    torch.testing.assert_close(never.evaluate(SEQUENCES).values_N, torch.full((10,), 0.2), atol=0.05, rtol=0)
+    with torch.no_grad():
+        never.critic.head.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
+    learned = checkpoint.load(checkpoint.save(never, tmp_path / "b").path)
+    before = learned.evaluate(SEQUENCES).values_N
+    for critic in (never, learned):
+        critic.start_values(0.9)
+        assert torch.equal(critic.evaluate(SEQUENCES).values_N, before)
+
+
 def test_transformers_loads_the_folder(tower: ActorCritic, tmp_path: Path) -> None:
     folder = checkpoint.save(tower, tmp_path / "a").path
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

@@ -104,6 +104,15 @@ def test_reinforce_subtracts_the_mean_of_the_other_episodes():
     np.testing.assert_allclose(returns.advantages_BT[:, 0], [1, -0.5, -0.5])
 
 
+def test_without_a_critic_survivors_stand_for_the_stopped_whose_return_nobody_knows():
+    lost = episode(turn([10], [4], reward=0.0), seed=2)
+    returns = compute_returns(make_batch([TWO_TURNS, lost]), AlgorithmConfig(name="reinforce"))
+    np.testing.assert_allclose(returns.weights_BT, [[2, 2, 2], [1, 0, 0]])  # survived a gate of 1/2
+    stopped = episode(turn([10], [4]), end=EpisodeEnd.STOPPED, final_value=0.4)
+    with pytest.raises(ValueError, match="the gate stopped; leave it out"):
+        compute_returns(make_batch([TWO_TURNS, stopped]), AlgorithmConfig(name="reinforce"))
+
+
 def test_microbatches_hold_every_row_once_within_the_limit():
     lengths = [5, 100, 7, 60, 5, 1]
     groups = split_by_tokens(lengths, 120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_passes_move_the_critic_alone_and_kept_input_changes_nothing(
     repeated.fit(returns, passes=6)
     assert all(sum(tensor.nbytes for tensor in given.entering) == 0 for given in repeated.kept.values())
     np.testing.assert_allclose(CriticPasses(again, batch, seed=0, key=()).values(), learned, atol=1e-5)
+
+
+def test_a_second_pretraining_goes_on_from_what_the_first_has_taught(learner: tuple[Updater, Batch]) -> None:
+    updater, batch = learner
+    updater.algorithm = dataclasses.replace(updater.algorithm, critic_learning_rate=0.0, head_learning_rate=0.0)
+    paid = np.where(np.arange(batch.rewards_BT.shape[1]) == 0, 0.25, 0.0)[None, :].repeat(len(batch.episodes), axis=0)
+    updater.pretrain_values(batch._replace(rewards_BT=paid), seed=0)
+    first = updater.values(batch)
+    assert first[batch.mask_BT] == pytest.approx(0.25, abs=0.05)  # a new critic starts at the mean
+    updater.pretrain_values(batch._replace(rewards_BT=2 * paid), seed=0)
+    np.testing.assert_array_equal(updater.values(batch), first)
 
 
 def test_values_of_finds_the_same_episodes_in_another_order(learner: tuple[Updater, Batch]) -> None:

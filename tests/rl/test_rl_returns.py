@@ -93,8 +93,11 @@ def test_gate_probability_of_one_is_refused():
 def test_group_advantages_by_hand():
     advantages = group_advantages(np.array([1.0, 0.0, 1.0, 1.0]), np.array([7, 7, 9, 9]))
     np.testing.assert_allclose(advantages, [1.0, -1.0, 0.0, 0.0])
-    with pytest.raises(ValueError, match="at least 2 episodes"):
-        group_advantages(np.array([1.0]), np.array([0]))
+
+
+def test_an_episode_whose_partners_failed_has_no_advantage_and_leaves_the_others_theirs():
+    advantages = group_advantages(np.array([1.0, 1.0, 0.0]), np.array([3, 7, 7]))
+    np.testing.assert_allclose(advantages, [0.0, 1.0, -1.0])
 
 
 @given(arrays(float, st.integers(2, 9), elements=numbers))

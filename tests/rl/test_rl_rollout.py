@@ -9,9 +9,10 @@ from foretaste.config import EnvConfig, ModelConfig, SamplingConfig, TrainConfig
 from foretaste.envs.base import TextEnv
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
-from foretaste.records import EpisodeEnd
+from foretaste.records import Action, EpisodeEnd
 from foretaste.rl.batch import make_batch
 from foretaste.rl.gate import Gate
+from foretaste.rl.player import Player
 from foretaste.rl.rollout import EnvPool, Oracle, rollout
 from foretaste.rl.tasks import Task, held_out_tasks, training_tasks
 
@@ -147,6 +148,69 @@ def test_faults_of_the_environment_become_errors_and_never_reward_zero(actor_cri
     reasons = " | ".join(sorted({episode.error or "" for episode in episodes}))
     for part in ("KeyError: 'lost'", "no finite number", "type int; return str", "the grader failed"):
         assert part in reasons
+
+
+class Speaking(Count):
+    """Two turns that pay .5 each; what `info` says of each is given, and the task ends after `last` turns."""
+
+    infos = ({}, {})
+    last = 99
+
+    def act(self, action):
+        return "more", 0.5, self.turn + 1 == self.last, self.infos[min(self.turn, 1)]
+
+
+def played_by(infos, *, turns=2, ends=False, cut=False):
+    """An episode of a few turns, over by its end, by the turn limit, or by `cut`."""
+    env = type("Spoken", (Speaking,), {"infos": infos, "last": turns if ends else 99})()
+    player = Player(tasks(1)[0], env, [], max_turns=99 if cut else turns)
+    player.start("0")
+    for _ in range(turns):
+        if player.end is None:
+            player.answer(Action("yes"))
+    if cut and player.end is None:
+        player.cut()
+    return player.episode()
+
+
+@pytest.mark.parametrize("over", [{"ends": True}, {"cut": True}, {}], ids=["end", "context", "turns"])
+def test_what_the_environment_says_of_success_counts_however_the_episode_ends(over):
+    assert played_by(({"success": 0.0}, {"success": 0.0}), **over).success == 0.0
+    assert played_by(({"success": 0.0}, {}), **over).success == 0.0  # said once, and not taken back
+    assert played_by(({"success": 0.0}, {"success": 0.25}), **over).success == 0.25
+    assert played_by(({}, {"success": None}), **over).success == 1.0  # never spoken of: .5 + .5
+    assert played_by(({}, {}), turns=1, **over).success == 0.0
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (None, "step 2 returned info of type NoneType; return a dict"),
+        ({"harm": None}, "step 2 returned info['harm'] = None; return a number of at least 0"),
+        ({"harm": math.nan}, "info['harm'] = nan"),
+        ({"harm": -1.0}, "info['harm'] = -1.0"),
+        ({"checks": 5}, "step 2 returned info['checks'] = 5; return a tuple of bool"),
+        ({"success": "yes"}, "step 2 returned info['success'] = 'yes'; return a number in [0, 1]"),
+        ({"success": math.nan}, "info['success'] = nan"),
+        ({"success": 1.5}, "info['success'] = 1.5"),
+    ],
+)
+def test_an_info_that_breaks_the_contract_is_an_error_of_the_episode(info, said):
+    episode = played_by(({}, info))
+    assert (episode.end, episode.success) == (EpisodeEnd.ERROR, None)
+    assert said in (episode.error or "")
+    assert len(episode.turns) == 1
+
+
+def test_what_info_may_hold_is_taken_as_it_is_meant():
+    episode = played_by(({"checks": [1, 0], "harm": 2}, {"checks": None, "success": True}))
+    assert [(turn.checks, turn.harm) for turn in episode.turns] == [((True, False), 2.0), (None, 0.0)]
+    assert episode.success == 1.0
+    env = Count()
+    env.begin = lambda: ("start", None)  # type: ignore[method-assign]
+    player = Player(tasks(1)[0], env, [])
+    assert player.start("0") is None
+    assert player.error == "reset returned info of type NoneType; return a dict"
 
 
 def test_gate_stops_with_the_recorded_probability_and_bootstraps(actor_critic):

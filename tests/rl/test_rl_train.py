@@ -272,6 +272,14 @@ def test_successes_of_value_pretraining_count_towards_the_actors_start(tmp_path)
     assert [episode.success for episode in kept] == [1.0] * 16
 
 
+def test_no_episodes_of_value_pretraining_leave_it_out(tmp_path):
+    algorithm = AlgorithmConfig(value_pretraining_episodes=0)
+    checkpoint = train(config(tmp_path, steps=1, algorithm=algorithm, imitate=ImitateConfig()), env=Signs)
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.run(checkpoint.run or "").status == "finished"
+        assert ledger.records(checkpoint.run or "", "value_pretraining") == []
+
+
 def test_steps_that_learn_nothing_leave_the_policy_alone(tmp_path):
     frozen = AlgorithmConfig(learning_rate=0.0, critic_learning_rate=1e-3, value_pretraining_episodes=16)
     first = train(config(tmp_path / "a", steps=2, algorithm=frozen), env=Signs)
@@ -298,6 +306,20 @@ def test_an_environment_that_always_fails_stops_the_run_with_its_reason(tmp_path
         train(settings, env=Faulty)
     with Ledger.open(tmp_path) as ledger:
         assert ledger.run("latest").status == "failed"
+
+
+def test_a_fault_that_nobody_foresaw_is_written_down_as_a_failed_run(tmp_path):
+    class Crashing(Silent):
+        def phase(self, name, total):
+            raise ZeroDivisionError("no items to divide by")
+
+    with pytest.raises(ZeroDivisionError):
+        train(config(tmp_path), env=Signs, progress=Crashing())
+    with Ledger.open(tmp_path) as ledger:
+        run = ledger.run("latest")
+        assert run.status == "failed"
+        last = ledger.records(run.id, "status")[-1].payload
+    assert last["error"] == "ZeroDivisionError: no items to divide by"
 
 
 def test_nothing_to_train_and_nothing_to_resume_are_said(tmp_path):

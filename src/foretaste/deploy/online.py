@@ -209,7 +209,7 @@ class OnlineTrainer:
         """Fit the critic to the newest judged answers, each under the policy of now."""
         batch = make_batch(self.episodes[-self.config.critic_samples :])
         if self.steps == 1:
-            self.model.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
+            self.model.start_values(float(batch.rewards_BT.sum(axis=1).mean()))
         passes = CriticPasses(self.updater, batch, seed=self.config.seed, key=("online", self.steps))
         returns = self.updater.replay_returns(passes, ratio_cap=1.0)
         return passes.fit(returns, passes=self.config.critic_passes)

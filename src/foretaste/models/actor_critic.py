@@ -118,6 +118,14 @@ class ActorCritic(nn.Module):
         """Make the value function start near the mean return instead of near the middle of its range."""
         self.critic.head.set_bias(mean_return)
 
+    def start_values(self, mean_return: float) -> None:
+        """Set the value bias of a new critic; one that has learned, here or before it was saved, stays as it is.
+
+        Only while the head gives hidden states next to no weight is the bias alone the value.
+        """
+        if self.critic.head.untouched:
+            self.set_value_bias(mean_return)
+
     def value_loss(self, value_logits: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
         """Return the weighted mean of the head's loss: cross-entropy, squared error, or HL-Gauss."""
         return self.critic.head.loss(value_logits, targets_N, weights_N)

@@ -75,6 +75,11 @@ class ValueHead(nn.Module):
         mass = torch.erf(z).diff(dim=-1) / 2
         return mass / mass.sum(-1, keepdim=True)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the bias is the 0 of a new head: none was set, and the head has learned nothing."""
+        return not bool(self.linear.bias.any())
+
     @torch.no_grad()
     def set_bias(self, mean_return: float) -> None:
         """Set the bias so that a zero input has the value `mean_return`."""

@@ -214,7 +214,10 @@ def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Arra
 
     `values_BT` replaces the values recorded while sampling (a critic that was trained since).
     `grpo` and `reinforce` have no critic: one advantage per episode, targets zero. (`auto` itself never arrives
-    here while the actor learns: `advise.py` names one of the others.)
+    here while the actor learns: `advise.py` names one of the others.) An episode that survived gates stands for the
+    stopped ones too, with its whole weight from the first token on, and none that was stopped may be among them.
+
+    Raises: ValueError for a stopped episode where there is no critic: its return is not known.
     """
     if algorithm.name in ("ppo", "auto"):
         return gae(
@@ -227,10 +230,13 @@ def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Arra
             gamma=algorithm.gamma,
             gate_BT=batch.gate_BT,
         )
+    if any(episode.end is EpisodeEnd.STOPPED for episode in batch.episodes):
+        raise ValueError(f"{algorithm.name} cannot learn from an episode that the gate stopped; leave it out")
     returns_B = batch.rewards_BT.sum(axis=1)
     if algorithm.name == "grpo":
         advantages_B = group_advantages(returns_B, batch.group_B)
     else:
         advantages_B = leave_one_out_advantages(returns_B, batch.group_B if algorithm.group_size > 1 else None)
     mask = batch.mask_BT
-    return Returns(advantages_B[:, None] * mask, np.zeros_like(batch.rewards_BT), mask.astype(np.float64))
+    survivors_BT = np.prod(1.0 / (1.0 - batch.gate_BT), axis=1, keepdims=True) * mask
+    return Returns(advantages_B[:, None] * mask, np.zeros_like(batch.rewards_BT), survivors_BT)

@@ -88,6 +88,7 @@ def _constant(config: TrainConfig) -> Finding:
     bench.warm_up()
     batch = make_batch(bench.play(0).episodes)
     for round_number in range(3):
+        bench.actor_critic.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))  # of a restored critic too
         bench.updater.pretrain_values(batch, seed=round_number)
     values = bench.updater.values(batch)[batch.mask_BT]
     error = float(np.abs(values - Constant.paid).max())

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from foretaste.config import TrainConfig
-from foretaste.records import Episode
+from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl import diagnostics
 from foretaste.rl.adapt import LambdaAdapter
 from foretaste.rl.advise import RECHECK_STEPS, Advice, Method, choose, evidence_of, filled, probe
@@ -68,6 +68,11 @@ class Learner:
         self.adapter.load(state["adapter"])
         self.method, self.successes = state["method"], state["successes"]
 
+    @property
+    def by_value(self) -> bool:
+        """Whether the actor learns by the value function now: only that knows what a stopped episode is worth."""
+        return self.updater.has_critic and (not self.auto or self.method == "value")
+
     # Before the first step ----------------------------------------------------------------------
 
     def pretrain_values(self, episodes: Sequence[Episode]) -> dict[str, float]:
@@ -106,7 +111,9 @@ class Learner:
         self.successes += sum(episode.solved for episode in batch.episodes)
         if self.successes < replay.actor_start_successes:
             return metrics | {"policy/waiting": 1.0}
-        actor = make_batch(self.replay.newest(replay.actor_episodes)) if replay.actor_episodes else batch
+        actor = self._actor_batch(batch)
+        if actor is None:
+            return metrics | {"policy/waiting": 1.0}
         updater.algorithm = self._algorithm()
         if updater.algorithm.name == "ppo":
             metrics["value/lambda"] = updater.algorithm.turn_lambda
@@ -117,9 +124,9 @@ class Learner:
         if feelings and updater.algorithm.name == "ppo":
             potential = potentials(actor, feelings, share=share)
             shaping_BT = shaping_advantages(actor, potential, updater.algorithm)
-        imitates = replay.policy_passes > 0 and (not self.auto or self.method == "value")
+        imitates = replay.policy_passes > 0 and self.by_value
         gains_BT = self._gains(passes) if passes and imitates else None
-        fresh = min(len(batch.episodes), len(actor.episodes))
+        fresh = min(len(self._for_actor(batch.episodes)), len(actor.episodes))
         logprobs = reference.logprobs(updater, actor) if reference else None
         metrics |= updater.update(
             actor,
@@ -140,6 +147,19 @@ class Learner:
                 learning_rate=updater.warmup(step) * self.config.algorithm.learning_rate,
             )
         return metrics | self._replay_successes(step)
+
+    def _for_actor(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
+        """Return the episodes that the actor can learn from: without V those that the gate stopped tell nothing."""
+        return episodes if self.by_value else [one for one in episodes if one.end is not EpisodeEnd.STOPPED]
+
+    def _actor_batch(self, batch: Batch) -> Batch | None:
+        """Return the newest episodes that the actor can learn from; None where the gate stopped them all."""
+        newest = self.config.replay.actor_episodes
+        batch = make_batch(self.replay.newest(newest)) if newest else batch
+        left = self._for_actor(batch.episodes)
+        if len(left) == len(batch.episodes):
+            return batch
+        return make_batch(left) if left else None
 
     def _gains(self, passes: CriticPasses) -> Array:
         """Return by how much of the success that was left each action of the critic's episodes raised it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import gymnasium
 
@@ -31,6 +32,41 @@ def prompt_messages(
         for observation, action in example:
             messages += [Message("user", observation), Message("assistant", action)]
     return messages
+
+
+class Said(NamedTuple):
+    """What an environment's `info` says of a turn (`envs/base.py`)."""
+
+    checks: tuple[bool, ...] | None
+    harm: float
+    success: float | None
+    """None: nothing is said of it."""
+
+
+def read_info(info: Mapping[str, Any]) -> Said:
+    """Return what an `info` says.
+
+    Raises: ValueError naming the entry, what was received and what is accepted.
+    """
+    checks, success = info.get("checks"), info.get("success")
+    try:
+        checks = None if checks is None else tuple(bool(check) for check in checks)
+    except Exception as error:  # a value of the user's own kind: anything may come out of it
+        raise ValueError(f"info['checks'] = {checks!r}; return a tuple of bool") from error
+    harm = _number(info.get("harm", 0.0))
+    if not 0 <= harm < math.inf:
+        raise ValueError(f"info['harm'] = {info['harm']!r}; return a number of at least 0, or leave it out")
+    if success is not None and not 0 <= _number(success) <= 1:
+        raise ValueError(f"info['success'] = {success!r}; return a number in [0, 1], or leave it out")
+    return Said(checks, harm, None if success is None else _number(success))
+
+
+def _number(value: Any) -> float:
+    """Return a value as a float; NaN if it is none."""
+    try:
+        return float(value)
+    except Exception:  # a value of the user's own kind: anything may come out of it
+        return math.nan
 
 
 class Player:
@@ -61,6 +97,8 @@ class Player:
         self.gate_probability = 0.0
         self._privileged: str | None = None
         self._reward = 0.0
+        self._said = Said(None, 0.0, None)
+        self._success: float | None = None
 
     def start(self, key: str) -> Conversation | None:
         """Reset the environment; return the conversation up to the first action, or None on an error."""
@@ -93,10 +131,7 @@ class Player:
             return None
         finally:
             self.env_seconds += time.perf_counter() - started
-        try:
-            reward = float(reward)
-        except (TypeError, ValueError):
-            reward = math.nan
+        reward = _number(reward)
         if not math.isfinite(reward):
             self._fail(f"step {len(self.turns) + 1} returned a reward that is no finite number; return a float")
             return None
@@ -104,7 +139,6 @@ class Player:
         privileged, gate = self._privileged, self.gate_probability
         if not self._observe(observation, info, f"step {len(self.turns) + 1}"):
             return None
-        checks = info.get("checks")
         self.turns.append(
             Turn(
                 observation=before,
@@ -112,23 +146,23 @@ class Player:
                 observation_tokens=tokens,
                 reward=reward,
                 gate_probability=gate,
-                checks=None if checks is None else tuple(bool(check) for check in checks),
-                harm=float(info.get("harm", 0.0)),
+                checks=self._said.checks,
+                harm=self._said.harm,
                 privileged=privileged,
             )
         )
         self.gate_probability = 0.0
         self._reward += reward
         if terminated:
-            self._finish(EpisodeEnd.TERMINATED, info)
+            self._finish(EpisodeEnd.TERMINATED)
             return None
         if truncated or (self.max_turns is not None and len(self.turns) >= self.max_turns):
-            self._finish(EpisodeEnd.TRUNCATED, info)
+            self._finish(EpisodeEnd.TRUNCATED)
         return self.observation
 
     def cut(self) -> None:
         """End the episode because no room is left in the context."""
-        self._finish(EpisodeEnd.TRUNCATED, {})
+        self._finish(EpisodeEnd.TRUNCATED)
 
     def stop(self, value: float) -> None:
         """End the episode because the gate gave it up in a state of this value; its success is unknown."""
@@ -157,21 +191,29 @@ class Player:
             final_privileged=self._privileged if cut else None,
         )
 
-    def _observe(self, observation: Any, info: dict[str, Any], where: str) -> bool:
-        if info.get("error"):
+    def _observe(self, observation: Any, info: Any, where: str) -> bool:
+        """Take in what the environment returned; return whether the episode goes on."""
+        if not isinstance(info, Mapping):
+            self._fail(f"{where} returned info of type {type(info).__name__}; return a dict")
+        elif info.get("error"):
             self._fail(f"{where}: {info['error']}")
         elif not isinstance(observation, str):
             self._fail(f"{where} returned an observation of type {type(observation).__name__}; return str")
         else:
+            try:
+                self._said = read_info(info)
+            except ValueError as error:
+                self._fail(f"{where} returned {error}")
+                return False
+            self._success = self._success if self._said.success is None else self._said.success
             self.observation = observation
             self._privileged = info.get("privileged")
         return self.end is None
 
-    def _finish(self, end: EpisodeEnd, info: dict[str, Any]) -> None:
+    def _finish(self, end: EpisodeEnd) -> None:
         self.end = end
-        success = info.get("success")
-        # An environment that never speaks of success counts as solved from a total reward of 1 on.
-        self.success = float(self._reward >= 1.0) if success is None else float(success)
+        # An environment that never spoke of success counts as solved from a total reward of 1 on.
+        self.success = float(self._reward >= 1.0) if self._success is None else self._success
 
     def _fail(self, message: str) -> None:
         self.end, self.error = EpisodeEnd.ERROR, " ".join(message.split())

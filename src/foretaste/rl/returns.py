@@ -119,14 +119,13 @@ def vtrace(
 def group_advantages(returns_B: Array, groups_B: NDArray[np.int64]) -> Array:
     """Return (R - mean of group) / (std of group) per episode; 0 where a group's returns are all equal.
 
-    Raises: ValueError for a group of one, which has no signal.
+    An episode without others, whose partners failed or were cut off, has 0.
+
     Source: GRPO, Shao et al. 2402.03300 eq. 3 (outcome supervision).
     """
     advantages = np.zeros_like(returns_B)
     for group in np.unique(groups_B):
         members = groups_B == group
-        if members.sum() < 2:
-            raise ValueError("grpo needs at least 2 episodes per item; set algorithm.group_size")
         spread = returns_B[members].std()
         if spread > 1e-8:
             advantages[members] = (returns_B[members] - returns_B[members].mean()) / spread

@@ -85,8 +85,9 @@ def train(
         except KeyboardInterrupt:
             ledger.append(run, "status", {"status": "interrupted"})
             raise
-        except ForetasteError as error:
-            ledger.append(run, "status", {"status": "failed", "error": str(error)})
+        except Exception as error:
+            said = str(error) if isinstance(error, ForetasteError) else f"{type(error).__name__}: {error}"
+            ledger.append(run, "status", {"status": "failed", "error": said})
             raise
 
 
@@ -133,7 +134,8 @@ class _Run:
             self.done.success_before = self._held_out("before", config.held_out.items).success
             if config.algorithm.kl_coefficient:
                 self.reference = Reference(self.actor_critic)
-            if self.updater.has_critic and config.algorithm.value_pretraining_passes:
+            wanted = config.algorithm
+            if self.updater.has_critic and wanted.value_pretraining_passes and wanted.value_pretraining_episodes:
                 with self._timed("value pretraining"):
                     self._pretrain_values()
             self._save()
@@ -202,7 +204,7 @@ class _Run:
     def _sample_step(self, step: int) -> tuple[Rollout, list[Episode]]:
         """Sample a step's episodes; return all of them, and those to learn from."""
         config, wanted = self.config, self.config.episodes_per_step
-        shares, gate = self.curriculum.shares(), self.keeper.gate()
+        shares, gate = self.curriculum.shares(), self.keeper.gate() if self.learner.by_value else None
 
         def sample(first: int) -> Rollout:
             return self._counted(

@@ -68,8 +68,8 @@ class Updater(Reader):
 
         Source: value pretraining, VC-PPO 2503.01491 section 4.1.
         """
-        self.actor_critic.set_value_bias(float(batch.rewards_BT.sum(axis=1).mean()))
-        # So that a cut episode's future counts as the mean, not as a fresh head's middle.
+        self.actor_critic.start_values(float(batch.rewards_BT.sum(axis=1).mean()))
+        # So that a cut episode's future counts as the mean, not as a new head's middle.
         batch = batch._replace(final_value_B=self.final_values(batch))
         targets = dataclasses.replace(CRITIC, gamma=self.algorithm.gamma)
         returns = compute_returns(batch, targets, values_BT=np.zeros_like(batch.values_BT))
