@@ -105,6 +105,8 @@ class Learner:
             metrics |= learned
         self.successes += sum(episode.solved for episode in batch.episodes)
         if self.successes < replay.actor_start_successes:
+            if updater.has_critic and not apart:
+                metrics |= self._fit_critic(batch, step)
             return metrics | {"policy/waiting": 1.0}
         actor = make_batch(self.replay.newest(replay.actor_episodes)) if replay.actor_episodes else batch
         updater.algorithm = self._algorithm()
@@ -169,6 +171,15 @@ class Learner:
         if explained is not None:
             metrics["value/explained_variance"] = explained
         return metrics
+
+    def _fit_critic(self, batch: Batch, step: int) -> dict[str, float]:
+        """Let the critic alone learn from this step's episodes, with as many passes as beside an actor that moves."""
+        algorithm, updater = self._algorithm(), self.updater
+        returns = compute_returns(batch, algorithm)
+        key, warmup = ("waiting", step), updater.warmup(step)
+        return updater.fit_critic(
+            batch, returns, passes=algorithm.passes, seed=self.config.seed, key=key, warmup=warmup
+        )
 
     def _replay_critic(self, batch: Batch, step: int) -> tuple[CriticPasses, dict[str, float]]:
         """Let the critic learn from this step's episodes and replayed ones, off-policy."""
