@@ -185,10 +185,10 @@ class Learner:
         """Let the critic learn from this step's episodes and replayed ones, off-policy."""
         replay, new = self.config.replay, self.config.episodes_per_step
         rng = np.random.default_rng(keyed_seed(self.config.seed, "replay", step))
-        old = self.replay.draw(
-            replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=new
-        )
         newest = batch.episodes if not self.config.algorithm.dynamic_sampling else self.replay.newest(new)
+        old = self.replay.draw(
+            replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=len(newest)
+        )
         learned = make_batch([*old, *newest])
         passes = CriticPasses(self.updater, learned, seed=self.config.seed, key=("replay", step))
         returns = self.updater.replay_returns(passes, ratio_cap=replay.ratio_cap, fresh=len(newest))
