@@ -98,9 +98,10 @@ class Episode:
     sample_seed: int = 0
     """Seed of the policy's own random stream in this episode."""
     final_observation_tokens: tuple[int, ...] = ()
-    """Tokens after the last action of a truncated or stopped episode: the state that `final_value` is about."""
+    """Tokens after the last action of a truncated or stopped episode: the state that `final_value` is about. Where the
+    context was full, as many as fitted, perhaps none."""
     final_observation: str = ""
-    """The environment's text behind those tokens."""
+    """The environment's text behind those tokens, whole."""
     final_privileged: str | None = None
     """What only a critic may read of that state, only in training."""
 

@@ -55,6 +55,7 @@ def test_newest_and_drawn_never_overlap_and_capacity_holds(tmp_path):
     assert [e.seed for e in replay.newest(3)] == [7, 8, 9]
     drawn = replay.draw(10, np.random.default_rng(0), exclude_newest=3)
     assert [e.seed for e in drawn] == [4, 5, 6]
+    assert replay.draw(10, np.random.default_rng(0), exclude_newest=8) == []  # fewer are there than are left out
 
 
 def test_drawing_prefers_the_young_and_the_important(tmp_path):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from foretaste.config import EnvConfig, ModelConfig, SamplingConfig, TrainConfig
+from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingConfig, TrainConfig
 from foretaste.envs.base import TextEnv
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
@@ -13,6 +13,7 @@ from foretaste.records import Action, EpisodeEnd
 from foretaste.rl.batch import make_batch
 from foretaste.rl.gate import Gate
 from foretaste.rl.player import Player
+from foretaste.rl.reading import Reader
 from foretaste.rl.rollout import EnvPool, Oracle, rollout
 from foretaste.rl.tasks import Task, held_out_tasks, training_tasks
 
@@ -48,6 +49,13 @@ class Endless(Count):
 
     def act(self, action):
         return "more", 0.0, False, {}
+
+
+class Wordy(Endless):
+    """Says more than a context has room for."""
+
+    def act(self, action):
+        return "word " * 400, 0.0, False, {}
 
 
 class Broken(Count):
@@ -133,6 +141,23 @@ def test_a_full_context_truncates(actor_critic):
     assert episode.end is EpisodeEnd.TRUNCATED
     assert len(episode.turns) < len(probe.turns)
     assert episode.final_value > 0.0
+
+
+@pytest.mark.parametrize("room_left", [0, 5])
+def test_the_state_that_a_full_context_cut_is_kept_as_far_as_it_was_read(actor_critic, room_left):
+    probe = rollout(sampler(actor_critic), tasks(1), pool(Wordy, examples=0)).episodes[0].turns[0]
+    full = len(probe.observation_tokens) + len(probe.action.tokens) + room_left
+    cut = rollout(sampler(actor_critic, max_context=full), tasks(1), pool(Wordy, examples=0)).episodes[0]
+    assert cut.end is EpisodeEnd.TRUNCATED
+    assert len(cut.final_observation_tokens) == room_left
+    assert cut.final_observation.startswith("word word")
+    batch = make_batch([cut])
+    head = actor_critic.critic.head.linear.weight
+    reader = Reader(actor_critic, AlgorithmConfig(), temperature=1.0)
+    assert head.abs().sum() > 0  # V differs from state to state
+    assert reader.final_values(batch._replace(final_value_B=np.full(1, -1.0)))[0] == pytest.approx(
+        cut.final_value, abs=1e-5
+    )
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_that_names_the_knob(actor_critic):

@@ -55,6 +55,9 @@ class Critic(nn.Module):
         self._copy(policy_decoder, decoder)
         if not self.reads_tokens:
             decoder.set_input_embeddings(None)
+            decoder.register_forward_pre_hook(self._take, with_kwargs=True)
+            decoder_layers(decoder)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
+        self._given: Tensor | None = None
         self.decoder = decoder.eval()
         self.head = head.to(parameter.device)
 
@@ -66,6 +69,21 @@ class Critic(nn.Module):
         outside = {name for name, child in target.named_children() if child is not new}
         rest = {name: value for name, value in source_state.items() if name.split(".")[0] in outside}
         target.load_state_dict(rest, strict=False)
+
+    def _take(self, _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Keep the hidden states that the decoder is given."""
+        self._given = options["inputs_embeds"]
+
+    def _enter(self, _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Let the first layer have them as they are.
+
+        Decoders take them for embeddings, to which GPT-2 adds positions, which Granite scales, and so on; the policy
+        has done that already.
+        """
+        given, self._given = self._given, None
+        if given is None:  # the layer is run by itself
+            return None
+        return ((given, *arguments[1:]), options) if arguments else (arguments, {**options, "hidden_states": given})
 
     def forward(self, inputs: Tensor, **options: Any) -> Any:
         """Run the decoder. Shapes: inputs BS (ids) or BSH (hidden states); `last_hidden_state` BSH comes out."""

@@ -21,6 +21,9 @@ from foretaste.statistics import auc, expected_calibration_error, reliability_bi
 PARTS = {"25": 0.25, "50": 0.5, "75": 0.75}
 """Places in an episode, as a share of its action tokens, where ranking is measured."""
 
+LONG_WAIT = 10
+"""Steps after which a policy that still waits for its first successes is worth a warning."""
+
 
 class PooledVariance:
     """Explained variance 1 - sum (G - V)^2 / sum (G - mean G)^2 over the last `steps` updates."""
@@ -178,6 +181,16 @@ def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None)
             (
                 f"entropy fell to {entropy:.3f} without success: the policy has collapsed",
                 "algorithm.learning_rate (lower), algorithm.entropy_coefficient (higher)",
+            )
+        )
+    if step >= LONG_WAIT and metrics.get("policy/waiting"):  # it waits from the first step on
+        found.append(
+            (
+                f"the policy has waited for {step} steps: too few episodes reach success 1.0 (mean success "
+                f"{metrics.get('train/success', 0.0):.2f}); either the task is out of reach, or its grader never gives "
+                "1.0, as success or else as the total reward",
+                "env.level (easier), imitate.episodes, replay.actor_start_successes (lower; algorithm.name = ppo does "
+                "without), or the grader",
             )
         )
     if not all(math.isfinite(value) for name, value in metrics.items() if name.endswith("gradient_norm")):

@@ -110,6 +110,8 @@ class Learner:
             metrics |= learned
         self.successes += sum(episode.solved for episode in batch.episodes)
         if self.successes < replay.actor_start_successes:
+            if updater.has_critic and not apart:
+                metrics |= self._fit_critic(batch, step)
             return metrics | {"policy/waiting": 1.0}
         actor = self._actor_batch(batch)
         if actor is None:
@@ -190,14 +192,23 @@ class Learner:
             metrics["value/explained_variance"] = explained
         return metrics
 
+    def _fit_critic(self, batch: Batch, step: int) -> dict[str, float]:
+        """Let the critic alone learn from this step's episodes, with as many passes as beside an actor that moves."""
+        algorithm, updater = self._algorithm(), self.updater
+        returns = compute_returns(batch, algorithm)
+        key, warmup = ("waiting", step), updater.warmup(step)
+        return updater.fit_critic(
+            batch, returns, passes=algorithm.passes, seed=self.config.seed, key=key, warmup=warmup
+        )
+
     def _replay_critic(self, batch: Batch, step: int) -> tuple[CriticPasses, dict[str, float]]:
         """Let the critic learn from this step's episodes and replayed ones, off-policy."""
         replay, new = self.config.replay, self.config.episodes_per_step
         rng = np.random.default_rng(keyed_seed(self.config.seed, "replay", step))
-        old = self.replay.draw(
-            replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=new
-        )
         newest = batch.episodes if not self.config.algorithm.dynamic_sampling else self.replay.newest(new)
+        old = self.replay.draw(
+            replay.critic_episodes - new, rng, half_life_steps=replay.half_life_steps, exclude_newest=len(newest)
+        )
         learned = make_batch([*old, *newest])
         passes = CriticPasses(self.updater, learned, seed=self.config.seed, key=("replay", step))
         returns = self.updater.replay_returns(passes, ratio_cap=replay.ratio_cap, fresh=len(newest))

@@ -72,7 +72,7 @@ class Replay:
         `half_life_steps` halves the chance of an episode with each so many steps of age; `priority`
         multiplies it by a non-negative number (successes, surprise); without either all are alike.
         """
-        pool = self.stored[: len(self.stored) - exclude_newest]
+        pool = self.stored[: max(0, len(self.stored) - exclude_newest)]
         if not pool or count <= 0:
             return []
         weights = np.ones(len(pool))

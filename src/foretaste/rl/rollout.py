@@ -183,8 +183,9 @@ class _Streamed:
             return None
         conversation.messages += [Message("assistant", action.text), Message("user", observation)]
         tokens = self.sampler.actor_critic.template.follow(observation, ended=not action.cut)
-        player.observation_tokens = tuple(tokens)
-        if player.end is None and len(conversation.tokens) + len(tokens) >= self.sampler.max_context:
+        room = self.sampler.max_context - len(conversation.tokens)
+        player.observation_tokens = tuple(tokens[:room])  # what the sampler reads of them
+        if player.end is None and len(tokens) >= room:
             player.cut()  # no room for another action; the sampler still reads V, as far in as it can
         return Next(tokens, generate=player.end is None)
 
