@@ -17,7 +17,7 @@ from foretaste.exams.comparing import scores_of
 from foretaste.exams.exam import SitConfig, sit
 from foretaste.exams.looks import looks
 from foretaste.exams.paper import Family, Paper
-from foretaste.exams.planning import Plan, make_plan
+from foretaste.exams.planning import Plan, make_plan, shortfall_lines
 from foretaste.exams.revealing import reveal
 from foretaste.exams.seal import item_hash
 from foretaste.exams.sequential import Outcome
@@ -206,6 +206,64 @@ def test_items_that_training_has_shown_are_replaced(ledger: Ledger, tmp_path: Pa
     asked = {item_hash(a.turns[0].observation) for a in answers_of(ledger, sitting.run)}
     assert not asked & {item_hash(text) for text in shown}
     assert len(asked) == 6
+
+
+def test_an_agent_trained_on_some_numbers_is_asked_the_others_and_none_left_costs_no_look(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    run = ledger.start_run("train", "guess", {"env": {"id": "guess"}})
+    env: Any = make("guess")
+    first: dict[int, tuple[str, int]] = {}
+    for seed in range(200):
+        text, _ = env.reset(seed=seed, options={"level": 1})
+        first.setdefault(env.hidden, (text, seed))
+    paper = Paper("numbers", (Family("guess", items=10),), looks=2)
+
+    def train_on(hidden: int, register: str = "plain") -> None:
+        text, seed = first[hidden]
+        told = {"env": "guess", "level": 1, "seed": seed, "register": register, "turns": [{"observation": text}]}
+        ledger.append(run, "episode", told)
+
+    train_on(3)
+    train_on(7, "casual")
+    sitting = hold(ledger, tmp_path, paper, SitConfig(policy="oracle", public=False))
+    assert sitting.results["base_items"] == 8
+    assert sitting.results["shortfalls"] == {"guess:1": 2}
+    assert sitting.results["trained_on"] == 0
+    (planned,) = ledger.records(sitting.run, "plan")
+    assert shortfall_lines(Plan.from_json(planned.payload)) == [
+        "guess:1 has 10 different items, 2 of them trained on or asked already: 8 of 10 are asked"
+    ]
+    for hidden in range(1, 11):
+        train_on(hidden)
+    with pytest.raises(RunError, match="guess:1 has 10 different items, 10 of them trained on"):
+        hold(ledger, tmp_path, paper)
+    with pytest.raises(ConfigError, match=r"items of .* were trained on since"):
+        hold(ledger, tmp_path, paper, SitConfig(policy="oracle", items_of=sitting.run))
+    assert len(looks(ledger, "numbers")) == 1
+
+
+def test_a_plan_that_names_items_by_their_texts_still_resumes_and_knows_what_was_trained_on(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    paper = Paper("walk", (Family("maze", items=3),), sealed=False)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        hold(ledger, tmp_path, paper, policy=Scripted(lambda _: "north", budget=0))
+    (begun,) = caught.value.__notes__
+    values = ledger.records(begun, "plan")[0].payload
+    env: Any = make("maze")
+    for row in values["items"]:
+        row[5] = item_hash(env.reset(seed=row[3], options={"level": 1})[0])
+    del values["different"]
+    ledger.append(begun, "plan", values)
+    sitting = sit(None, SitConfig(), ledger, runs_folder=tmp_path, resume=begun, policy=Scripted(lambda _: "north"))
+    assert sitting.results["failures"]["error"] == 0
+    run = ledger.start_run("train", "maze", {"env": {"id": "maze"}})
+    seed = values["items"][0][3]
+    text, _ = env.reset(seed=seed, options={"level": 1})
+    ledger.append(run, "episode", {"env": "maze", "level": 1, "seed": seed, "turns": [{"observation": text}]})
+    with pytest.raises(ConfigError, match=r"1 items of .* were trained on since"):
+        hold(ledger, tmp_path, paper, SitConfig(policy="oracle", items_of=begun))
 
 
 def test_two_policies_sit_the_same_items(ledger: Ledger, tmp_path: Path) -> None:

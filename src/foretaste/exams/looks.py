@@ -57,6 +57,22 @@ def looks(ledger: Ledger, paper: str | None = None) -> list[tuple[str, Look]]:
     return result
 
 
+def next_look(ledger: Ledger, paper: Paper) -> int:
+    """Return the number of a paper's next look, so that its items can be drawn before it is spent; 0 for public ones.
+
+    Raises: RunError if none is left.
+    """
+    if not paper.sealed:
+        return 0
+    spent = len(looks(ledger, paper.name))
+    if paper.looks and spent >= paper.looks:
+        raise RunError(
+            f"Paper {paper.name!r} allows {paper.looks} looks and {spent} are spent. See them: foretaste exam looks. "
+            "Practise on a public paper, or write a new paper with items of other families."
+        )
+    return spent + 1
+
+
 def spend_look(ledger: Ledger, run: str, paper: Paper, policy: str) -> Look | None:
     """Spend a look for the sitting `run`, before its first item; None for public papers, which are free.
 
@@ -69,12 +85,7 @@ def spend_look(ledger: Ledger, run: str, paper: Paper, policy: str) -> Look | No
     if not paper.sealed:
         return None
     ledger.verify()
-    spent = len(looks(ledger, paper.name))
-    if paper.looks and spent >= paper.looks:
-        raise RunError(
-            f"Paper {paper.name!r} allows {paper.looks} looks and {spent} are spent. See them: foretaste exam looks. "
-            "Practise on a public paper, or write a new paper with items of other families."
-        )
+    next_look(ledger, paper)
     values = {"paper": paper.name, "content_hash": paper.content_hash, "policy": policy}
     ledger.append(run, "look", {**values, "alpha": paper.alpha, "allowed": paper.looks})
     # Numbered by the ledger's own order, so that two sittings at once cannot both be look k.

@@ -6,11 +6,13 @@ any number of them. The plan is written to the ledger before the first question.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from foretaste.errors import RunError
 from foretaste.exams.answers import Attempt
 from foretaste.exams.paper import Item, Paper, expand
 from foretaste.exams.seal import trained_on
@@ -30,6 +32,8 @@ class Plan:
     """"env:level" -> base items missing, because the family has no more that were not seen before."""
     replaced: int = 0
     """Base items passed over because training had shown them, or because they repeat."""
+    different: dict[str, int] = field(default_factory=dict)
+    """"env:level" of the shortfalls -> different items that the family has, as far as was drawn."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the ledger."""
@@ -38,13 +42,15 @@ class Plan:
             "public": [list(item) for item in self.public],
             "shortfalls": self.shortfalls,
             "replaced": self.replaced,
+            "different": self.different,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
         """Read what `to_json` wrote."""
         items, public = ([Item(*row) for row in values[name]] for name in ("items", "public"))
-        return cls(items, public, dict(values["shortfalls"]), int(values["replaced"]))
+        different = dict(values.get("different") or {})
+        return cls(items, public, dict(values["shortfalls"]), int(values["replaced"]), different)
 
 
 def make_plan(
@@ -66,7 +72,31 @@ def make_plan(
         if families:
             open_paper = replace(paper, sealed=False, families=tuple(families), looks=0)
             twin = expand(open_paper, render=render).items
-    return Plan(items, twin, drawn.shortfalls, _passed_over(items))
+    return Plan(items, twin, drawn.shortfalls, _passed_over(items), drawn.different)
+
+
+def shortfall_lines(plan: Plan) -> list[str]:
+    """Say of each family that has too few items how many it has, and how many are asked."""
+    asked = Counter(stem for stem, _, _ in (cluster.rpartition(":") for cluster in {i.cluster for i in plan.items}))
+    lines = []
+    for name, missing in plan.shortfalls.items():
+        met, count = plan.different.get(name), asked[name]
+        known = "" if met is None else f" has {met} different item{'' if met == 1 else 's'}"
+        known += f", {met - count} of them trained on or asked already" if met is not None and met > count else ""
+        lines.append(f"{name}{known or ' has too few items'}: {count} of {count + missing} are asked")
+    return lines
+
+
+def check_plan(plan: Plan, paper: Paper) -> None:
+    """Refuse a plan that asks nothing, before a look is spent on it.
+
+    Raises: RunError.
+    """
+    if not plan.items:
+        raise RunError(
+            f"Paper {paper.name!r} has no item left to ask: {'; '.join(shortfall_lines(plan))}. No look was spent. "
+            f"Sit a paper with other levels or families: foretaste exam papers {paper.name} prints one to be changed"
+        )
 
 
 def _passed_over(items: Sequence[Item]) -> int:
