@@ -159,7 +159,7 @@ class _Exam:
         self.alpha = look.alpha if look else self.paper.alpha
         shown = commitment(self._secret(), to_toml(self.paper)) if look and self.config.items_of is None else None
         if look:
-            allowed = f" of {self.paper.looks}" if self.paper.looks else ""
+            allowed = f" of {look.allowed}" if look.allowed else ""
             self.progress.note(f"Look {number}{allowed} at the sealed paper {self.paper.name!r}")
             if shown:
                 self.progress.note(f"Commitment to its items: {shown}")
