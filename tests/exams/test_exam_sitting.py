@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from foretaste.config import to_dict
+from foretaste.config import CurriculumConfig, EnvConfig, ImitateConfig, TrainConfig, to_dict
 from foretaste.envs.registry import make
 from foretaste.envs.reworded import Reworded
 from foretaste.errors import ConfigError, RunError
@@ -17,13 +17,14 @@ from foretaste.exams.comparing import scores_of
 from foretaste.exams.exam import SitConfig, sit
 from foretaste.exams.looks import looks
 from foretaste.exams.paper import Family, Paper
-from foretaste.exams.planning import Plan, make_plan, shortfall_lines
+from foretaste.exams.planning import Plan, make_plan, seen_in_training, shortfall_lines
 from foretaste.exams.revealing import reveal
 from foretaste.exams.seal import item_hash
 from foretaste.exams.sequential import Outcome
 from foretaste.exams.wording import Planned
 from foretaste.ledger import Ledger
 from foretaste.records import Action, Conversation
+from foretaste.rl.tasks import demonstration_tasks
 
 ROUTE = Family("route", items=6, registers=("plain", "casual", "email"))
 PAPER = Paper("small", (ROUTE,), looks=3)
@@ -206,6 +207,31 @@ def test_items_that_training_has_shown_are_replaced(ledger: Ledger, tmp_path: Pa
     asked = {item_hash(a.turns[0].observation) for a in answers_of(ledger, sitting.run)}
     assert not asked & {item_hash(text) for text in shown}
     assert len(asked) == 6
+
+
+@pytest.mark.parametrize("unread", [{}, {"setting_of_another_version": 1}])
+def test_items_of_a_curriculum_and_of_demonstrations_count_as_trained_on(
+    ledger: Ledger, tmp_path: Path, unread: dict[str, Any]
+) -> None:
+    config = TrainConfig(
+        env=EnvConfig("extract"),
+        curriculum=CurriculumConfig(sources=("maze@2", "foretaste/guess-v1@2/casual")),
+        imitate=ImitateConfig(episodes=6),
+    )
+    run = ledger.start_run("train", "mixed", {**to_dict(config), **unread})
+    env: Any = make("guess")
+    opening, _ = env.reset(seed=5, options={"level": 2, "register": "casual"})
+    told = {"env": "guess", "level": 2, "seed": 5, "register": "casual", "turns": [{"observation": opening}]}
+    ledger.append(run, "episode", told)
+    expected = {item_hash(env.identity())}
+    demonstrations = [task for task in demonstration_tasks(config) if "guess" in task.env]
+    assert len(demonstrations) == 3
+    if not unread:  # what was demonstrated follows from the settings alone
+        for task in demonstrations:
+            env.reset(seed=task.seed, options={"level": 2})
+            expected.add(item_hash(env.identity()))
+    assert seen_in_training(ledger, tmp_path, Paper("p", (Family("guess"),))) == expected
+    assert bool(seen_in_training(ledger, tmp_path, Paper("p", (Family("lock"),)))) == bool(unread)
 
 
 def test_an_agent_trained_on_some_numbers_is_asked_the_others_and_none_left_costs_no_look(

@@ -6,19 +6,22 @@ any number of them. The plan is written to the ledger before the first question.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from foretaste.errors import RunError
+from foretaste.config import TrainConfig, from_dict
+from foretaste.errors import ConfigError, ForetasteError, RunError
 from foretaste.exams.answers import Attempt
 from foretaste.exams.paper import Item, Paper, expand
-from foretaste.exams.seal import trained_on
+from foretaste.exams.seal import item_hash, trained_on
 from foretaste.exams.wording import Renderer
 from foretaste.ledger import Ledger
-from foretaste.rl.tasks import Task, keyed_seed
+from foretaste.rl.sources import held_out_sources, training_sources
+from foretaste.rl.tasks import Task, demonstration_tasks, keyed_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +133,34 @@ def task_of(attempt: Attempt) -> Task:
 
 
 def seen_in_training(ledger: Ledger, runs_folder: Path, paper: Paper) -> frozenset[str]:
-    """Return the hashes of all first observations that training runs on the paper's environments have shown."""
-    names = {family.env.partition("?")[0] for family in paper.families}
-    runs = []
+    """Return the hashes of all items that training on the paper's environments has shown, demonstrations included.
+
+    Demonstrations are not stored as episodes: they are listed from the run's settings. A run whose settings this
+    version cannot read is searched for episodes all the same.
+    """
+    names = {_bare(family.env) for family in paper.families}
+    runs: list[str] = []
+    demonstrated: set[tuple[str, int, int]] = set()
     for info in ledger.runs("train"):
-        env = info.config.get("env")
-        trained = str(env.get("id", "")) if isinstance(env, dict) else ""
-        if trained.partition("?")[0].removeprefix("foretaste/").removesuffix("-v1") in names or ":" in trained:
+        try:
+            config = from_dict(TrainConfig, info.config, where=info.id)
+            sources = {source.env for source in (*training_sources(config), *held_out_sources(config))}
+        except ConfigError:
             runs.append(info.id)
-    return trained_on(ledger, runs_folder, runs) if runs else frozenset()
+            continue
+        if not any(_bare(env) in names or ":" in env for env in sources):
+            continue
+        runs.append(info.id)
+        tasks = demonstration_tasks(config)
+        demonstrated.update((task.env, task.level, task.seed) for task in tasks if _bare(task.env) in names)
+    render = Renderer()
+    marks: set[str] = set()
+    for place in demonstrated:
+        with contextlib.suppress(ForetasteError):  # an environment that is gone
+            marks.add(item_hash(render(*place)))
+    return trained_on(ledger, runs_folder, runs) | marks if runs else frozenset()
+
+
+def _bare(env: str) -> str:
+    """Return an environment's id without its arguments and Gymnasium's namespace."""
+    return env.partition("?")[0].removeprefix("foretaste/").removesuffix("-v1")
