@@ -19,6 +19,7 @@ from foretaste.exams.looks import looks
 from foretaste.exams.paper import Family, Paper
 from foretaste.exams.planning import Plan, make_plan, seen_in_training, shortfall_lines
 from foretaste.exams.revealing import reveal
+from foretaste.exams.scarce import Thresholdout
 from foretaste.exams.seal import item_hash
 from foretaste.exams.sequential import Outcome
 from foretaste.exams.wording import Planned
@@ -345,6 +346,30 @@ def test_scarce_families_are_released_and_their_texts_not_kept(ledger: Ledger, t
     hidden = [a for a in answers_of(ledger, better.run) if a.scarce]
     assert hidden
     assert not any(turn.observation or turn.action for a in hidden for turn in a.turns)
+
+
+def test_early_stopping_asks_scarce_families_to_the_end_and_a_resumed_end_releases_nothing_twice(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce = (Family("route", (2,), items=4, release="ladder"), Family("route", (3,), items=4, release="thresholdout"))
+    paper = Paper("early", (replace(ROUTE, items=60, registers=("plain",)), *scarce), looks=2)
+    ask = Thresholdout.ask
+    monkeypatch.setattr(Thresholdout, "ask", lambda *_: (_ for _ in ()).throw(RuntimeError("no room left on the disk")))
+    with pytest.raises(RuntimeError) as caught:
+        hold(ledger, tmp_path, paper, SitConfig(policy="oracle", stop_early=True, concurrent=4))
+    monkeypatch.setattr(Thresholdout, "ask", ask)
+    (run,) = caught.value.__notes__
+    sitting = sit(None, SitConfig(), ledger, runs_folder=tmp_path, resume=run)
+    assert sitting.results["stopped_early"]
+    assert [row["items"] for row in sitting.results["scarce"]] == [4, 4]
+    assert sitting.results["scarce"][0] == sitting.results["scarce"][0] | {"score": 1.0, "news": True}
+    states = [record.payload["state"] for record in ledger.records(run, "release")]
+    assert [state.get("submissions") for state in states] == [1, None]
+    assert len([a for a in answers_of(ledger, run) if a.scarce and a.public]) == 8
+    assert sitting.results["answers"] < 60
+    with pytest.raises(RunError, match="asked 4 items of route at level 2 before and would ask 5 now"):
+        hold(ledger, tmp_path, replace(paper, families=(replace(scarce[0], items=5),)))
+    assert len(looks(ledger, "early")) == 1
 
 
 def test_wordings_that_an_environment_lacks_are_put_around_its_text() -> None:

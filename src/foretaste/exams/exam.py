@@ -35,7 +35,7 @@ from foretaste.exams.planning import (
     task_of,
 )
 from foretaste.exams.policies import Seat, check_spec, take_seat
-from foretaste.exams.releasing import release_scarce
+from foretaste.exams.releasing import check_scarce, release_scarce
 from foretaste.exams.results import results
 from foretaste.exams.seal import commitment, item_hash, secret_in
 from foretaste.exams.settings import SitConfig
@@ -175,12 +175,13 @@ class _Exam:
     def _drawn(self, look: int) -> Plan:
         """Return the items of a look, or those of the sitting that `items_of` names.
 
-        Raises: RunError if there are none.
+        Raises: RunError if there are none, or scarce ones are not those of earlier looks.
         """
         plan = self._items_of() or make_plan(
             self.paper, secret=self._secret(), look=look, seen=self.seen, public=self.config.public
         )
         check_plan(plan, self.paper)
+        check_scarce(self.ledger, self.paper, plan)
         return plan
 
     def _items_of(self) -> Plan | None:
@@ -245,11 +246,13 @@ class _Exam:
         return self._usage()
 
     def _until_certain(self, missing: list[Attempt]) -> Iterator[Attempt]:
-        """Yield attempts until the verdict is certain, if that ends the sitting; of the twin then no more either."""
+        """Yield attempts until the verdict is certain, if that ends the sitting; of the twin then no more either.
+
+        Scarce families are asked to the end: their mechanism compares the same items at every look.
+        """
         for attempt in missing:
-            if self.config.stop_early and self.judge.certain:
-                return
-            yield attempt
+            if attempt.scarce or not (self.config.stop_early and self.judge.certain):
+                yield attempt
 
     def _advance(self) -> None:
         """Hand the judge every next base item whose wordings are all answered, in the plan's order."""
