@@ -36,6 +36,19 @@ def test_every_sitting_spends_a_look_until_none_is_left(tmp_path: Path) -> None:
         assert looks(ledger, "other") == []
 
 
+def test_an_edited_number_of_looks_or_alpha_refills_nothing(tmp_path: Path) -> None:
+    first = Paper("small", (Family("maze"),), looks=2, alpha=0.04)
+    with Ledger.open(tmp_path) as ledger:
+        sitting(ledger, first)
+        generous = Paper("small", (Family("maze"),), looks=50, alpha=0.5)
+        assert sitting(ledger, generous).alpha == pytest.approx(0.02)  # type: ignore[attr-defined]
+        for edited in (generous, Paper("small", (Family("maze"),), looks=0, alpha=0.5)):
+            with pytest.raises(RunError, match=f"allows 2 looks .*looks = {edited.looks} came later.* 2 are spent"):
+                sitting(ledger, edited)
+        assert sum(look.alpha for _, look in looks(ledger)) == pytest.approx(0.04)
+        assert {look.allowed for _, look in looks(ledger)} == {2}
+
+
 def test_public_papers_are_free(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         assert sitting(ledger, Paper("open", (Family("maze"),), sealed=False)) is None

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from reasoning_gym.factory import DATASETS
 
 from foretaste.config import to_dict
+from foretaste.envs.registry import identity_of, make
+from foretaste.envs.reworded import Reworded
 from foretaste.errors import ConfigError
 from foretaste.exams.paper import (
     Family,
@@ -20,6 +22,7 @@ from foretaste.exams.paper import (
     resolve,
     to_toml,
 )
+from foretaste.exams.planning import make_plan
 from foretaste.exams.seal import item_hash
 
 SECRET = "ab" * 32
@@ -104,7 +107,32 @@ def test_items_trained_on_or_repeated_are_passed_over() -> None:
 def test_an_exhausted_family_is_stated_not_padded() -> None:
     found = expand(Paper("p", (Family("maze", items=6),)), secret=SECRET, render=lambda env, level, seed: f"{seed % 2}")
     assert len(found.items) == 2
-    assert found.shortfalls == {"maze:1": 4}
+    assert (found.shortfalls, found.different) == ({"maze:1": 4}, {"maze:1": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "met"), [("guess", 1, 10), ("guess", 4, None), ("lock", 1, None), ("maze", 1, None)]
+)
+def test_items_that_begin_with_the_same_text_are_told_apart(name: str, level: int, met: int | None) -> None:
+    plan = make_plan(Paper("p", (Family(name, (level,), items=40),)), secret=SECRET, public=False)
+    assert len(plan.items) == (met or 40)
+    assert plan.different == ({} if met is None else {f"{name}:{level}": met})
+    env = make(name, level=level)
+    texts = {env.reset(seed=item.seed, options={"level": level})[0] for item in plan.items}
+    assert len(texts) < len(plan.items)
+
+
+def test_an_identity_is_the_items_own_in_every_register_and_at_every_reset() -> None:
+    for name in ("guess", "lock", "maze", "repair"):
+        env = Reworded(make(name), name)
+        found = []
+        for register in ("plain", "casual", "plain"):
+            env.reset(seed=5, options={"level": 2, "register": register})
+            found.append(identity_of(env))
+        assert found[0] is not None
+        assert len(set(found)) == 1
+        env.reset(seed=6, options={"level": 2})
+        assert identity_of(env) != found[0]
 
 
 def test_ready_made_papers_load_and_standard_holds_every_reasoning_family() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from foretaste.config import to_dict
+from foretaste.config import CurriculumConfig, EnvConfig, ImitateConfig, TrainConfig, to_dict
 from foretaste.envs.registry import make
 from foretaste.envs.reworded import Reworded
 from foretaste.errors import ConfigError, RunError
@@ -17,13 +17,15 @@ from foretaste.exams.comparing import scores_of
 from foretaste.exams.exam import SitConfig, sit
 from foretaste.exams.looks import looks
 from foretaste.exams.paper import Family, Paper
-from foretaste.exams.planning import Plan, make_plan
+from foretaste.exams.planning import Plan, make_plan, seen_in_training, shortfall_lines
 from foretaste.exams.revealing import reveal
+from foretaste.exams.scarce import Thresholdout
 from foretaste.exams.seal import item_hash
 from foretaste.exams.sequential import Outcome
 from foretaste.exams.wording import Planned
 from foretaste.ledger import Ledger
 from foretaste.records import Action, Conversation
+from foretaste.rl.tasks import demonstration_tasks
 
 ROUTE = Family("route", items=6, registers=("plain", "casual", "email"))
 PAPER = Paper("small", (ROUTE,), looks=3)
@@ -208,6 +210,89 @@ def test_items_that_training_has_shown_are_replaced(ledger: Ledger, tmp_path: Pa
     assert len(asked) == 6
 
 
+@pytest.mark.parametrize("unread", [{}, {"setting_of_another_version": 1}])
+def test_items_of_a_curriculum_and_of_demonstrations_count_as_trained_on(
+    ledger: Ledger, tmp_path: Path, unread: dict[str, Any]
+) -> None:
+    config = TrainConfig(
+        env=EnvConfig("extract"),
+        curriculum=CurriculumConfig(sources=("maze@2", "foretaste/guess-v1@2/casual")),
+        imitate=ImitateConfig(episodes=6),
+    )
+    run = ledger.start_run("train", "mixed", {**to_dict(config), **unread})
+    env: Any = make("guess")
+    opening, _ = env.reset(seed=5, options={"level": 2, "register": "casual"})
+    told = {"env": "guess", "level": 2, "seed": 5, "register": "casual", "turns": [{"observation": opening}]}
+    ledger.append(run, "episode", told)
+    expected = {item_hash(env.identity())}
+    demonstrations = [task for task in demonstration_tasks(config) if "guess" in task.env]
+    assert len(demonstrations) == 3
+    if not unread:  # what was demonstrated follows from the settings alone
+        for task in demonstrations:
+            env.reset(seed=task.seed, options={"level": 2})
+            expected.add(item_hash(env.identity()))
+    assert seen_in_training(ledger, tmp_path, Paper("p", (Family("guess"),))) == expected
+    assert bool(seen_in_training(ledger, tmp_path, Paper("p", (Family("lock"),)))) == bool(unread)
+
+
+def test_an_agent_trained_on_some_numbers_is_asked_the_others_and_none_left_costs_no_look(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    run = ledger.start_run("train", "guess", {"env": {"id": "guess"}})
+    env: Any = make("guess")
+    first: dict[int, tuple[str, int]] = {}
+    for seed in range(200):
+        text, _ = env.reset(seed=seed, options={"level": 1})
+        first.setdefault(env.hidden, (text, seed))
+    paper = Paper("numbers", (Family("guess", items=10),), looks=2)
+
+    def train_on(hidden: int, register: str = "plain") -> None:
+        text, seed = first[hidden]
+        told = {"env": "guess", "level": 1, "seed": seed, "register": register, "turns": [{"observation": text}]}
+        ledger.append(run, "episode", told)
+
+    train_on(3)
+    train_on(7, "casual")
+    sitting = hold(ledger, tmp_path, paper, SitConfig(policy="oracle", public=False))
+    assert sitting.results["base_items"] == 8
+    assert sitting.results["shortfalls"] == {"guess:1": 2}
+    assert sitting.results["trained_on"] == 0
+    (planned,) = ledger.records(sitting.run, "plan")
+    assert shortfall_lines(Plan.from_json(planned.payload)) == [
+        "guess:1 has 10 different items, 2 of them trained on or asked already: 8 of 10 are asked"
+    ]
+    for hidden in range(1, 11):
+        train_on(hidden)
+    with pytest.raises(RunError, match="guess:1 has 10 different items, 10 of them trained on"):
+        hold(ledger, tmp_path, paper)
+    with pytest.raises(ConfigError, match=r"items of .* were trained on since"):
+        hold(ledger, tmp_path, paper, SitConfig(policy="oracle", items_of=sitting.run))
+    assert len(looks(ledger, "numbers")) == 1
+
+
+def test_a_plan_that_names_items_by_their_texts_still_resumes_and_knows_what_was_trained_on(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    paper = Paper("walk", (Family("maze", items=3),), sealed=False)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        hold(ledger, tmp_path, paper, policy=Scripted(lambda _: "north", budget=0))
+    (begun,) = caught.value.__notes__
+    values = ledger.records(begun, "plan")[0].payload
+    env: Any = make("maze")
+    for row in values["items"]:
+        row[5] = item_hash(env.reset(seed=row[3], options={"level": 1})[0])
+    del values["different"]
+    ledger.append(begun, "plan", values)
+    sitting = sit(None, SitConfig(), ledger, runs_folder=tmp_path, resume=begun, policy=Scripted(lambda _: "north"))
+    assert sitting.results["failures"]["error"] == 0
+    run = ledger.start_run("train", "maze", {"env": {"id": "maze"}})
+    seed = values["items"][0][3]
+    text, _ = env.reset(seed=seed, options={"level": 1})
+    ledger.append(run, "episode", {"env": "maze", "level": 1, "seed": seed, "turns": [{"observation": text}]})
+    with pytest.raises(ConfigError, match=r"1 items of .* were trained on since"):
+        hold(ledger, tmp_path, paper, SitConfig(policy="oracle", items_of=begun))
+
+
 def test_two_policies_sit_the_same_items(ledger: Ledger, tmp_path: Path) -> None:
     first = hold(ledger, tmp_path)
     second = hold(ledger, tmp_path, config=SitConfig(items_of=first.run), policy=Scripted(gold_of))
@@ -261,6 +346,30 @@ def test_scarce_families_are_released_and_their_texts_not_kept(ledger: Ledger, t
     hidden = [a for a in answers_of(ledger, better.run) if a.scarce]
     assert hidden
     assert not any(turn.observation or turn.action for a in hidden for turn in a.turns)
+
+
+def test_early_stopping_asks_scarce_families_to_the_end_and_a_resumed_end_releases_nothing_twice(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce = (Family("route", (2,), items=4, release="ladder"), Family("route", (3,), items=4, release="thresholdout"))
+    paper = Paper("early", (replace(ROUTE, items=60, registers=("plain",)), *scarce), looks=2)
+    ask = Thresholdout.ask
+    monkeypatch.setattr(Thresholdout, "ask", lambda *_: (_ for _ in ()).throw(RuntimeError("no room left on the disk")))
+    with pytest.raises(RuntimeError) as caught:
+        hold(ledger, tmp_path, paper, SitConfig(policy="oracle", stop_early=True, concurrent=4))
+    monkeypatch.setattr(Thresholdout, "ask", ask)
+    (run,) = caught.value.__notes__
+    sitting = sit(None, SitConfig(), ledger, runs_folder=tmp_path, resume=run)
+    assert sitting.results["stopped_early"]
+    assert [row["items"] for row in sitting.results["scarce"]] == [4, 4]
+    assert sitting.results["scarce"][0] == sitting.results["scarce"][0] | {"score": 1.0, "news": True}
+    states = [record.payload["state"] for record in ledger.records(run, "release")]
+    assert [state.get("submissions") for state in states] == [1, None]
+    assert len([a for a in answers_of(ledger, run) if a.scarce and a.public]) == 8
+    assert sitting.results["answers"] < 60
+    with pytest.raises(RunError, match="asked 4 items of route at level 2 before and would ask 5 now"):
+        hold(ledger, tmp_path, replace(paper, families=(replace(scarce[0], items=5),)))
+    assert len(looks(ledger, "early")) == 1
 
 
 def test_wordings_that_an_environment_lacks_are_put_around_its_text() -> None:

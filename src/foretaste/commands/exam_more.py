@@ -133,8 +133,7 @@ def looks(arguments: list[str]) -> None:
     for heading in ("paper", "look", "policy", "status", "alpha", "created (UTC)", "sitting"):
         table.add_column(heading, overflow="fold")
     for name, look in found:
-        allowed = (infos[look.run].config.get("paper") or {}).get("looks", 0)
-        of = f"{look.number} of {allowed}" if allowed else str(look.number)
+        of = f"{look.number} of {look.allowed}" if look.allowed else str(look.number)
         created = look.created[:16].replace("T", " ")
         table.add_row(name, of, look.policy, infos[look.run].status, f"{look.alpha:.2g}", created, look.run)
     Console().print(table)

@@ -93,6 +93,13 @@ class TextEnv(gymnasium.Env[str, str]):
         """Return a correct next action in the current state: the proof that items are solvable."""
         raise NotImplementedError
 
+    def identity(self) -> str | None:
+        """What makes the item of the last `reset` the one it is, where its first observation does not tell; else None.
+
+        Exams ask no two items of equal identity, and none that was trained on. It is the same in every process.
+        """
+        return None
+
     def max_turns(self) -> int:
         """Turns that the task of the current level allows; without success by then, it ends as failed."""
         return 1

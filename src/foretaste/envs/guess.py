@@ -78,6 +78,10 @@ class Guess(TextEnv):
         """Halve what is left."""
         return str((self.low + self.high) // 2)
 
+    def identity(self) -> str:
+        """Return the hidden number and the level's rules."""
+        return f"guess {self.hidden} of 1 to {LEVELS[self.level].highest} in {self.max_turns()}"
+
     def max_turns(self) -> int:
         """Return the tries of the current level."""
         return LEVELS[self.level].tries

@@ -198,6 +198,11 @@ class Lock(TextEnv):
         """Return a uniformly random choice word: imitating this gives a policy that knows the form and no rule."""
         return self._uniform.choice(RESPONSES[: self.chain.choices])
 
+    def identity(self) -> str:
+        """Return the cues in their order, and the rules."""
+        rules = [(cue, sorted(words)) for cue, words in self.table.accepted.items()]
+        return repr(("lock", self.chain, self.delay, self.end_on_ruin, rules, self.sequence))
+
     def max_turns(self) -> int:
         """Return the horizon."""
         return self.chain.horizon

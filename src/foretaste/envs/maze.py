@@ -91,6 +91,10 @@ class Maze(TextEnv):
             return self.plan.towards(self.cell, near)
         return direction if self.door_open else "open"
 
+    def identity(self) -> str:
+        """Return the plan; the first observation shows the start of it alone."""
+        return self.plan.text()
+
     def remaining(self) -> int:
         """Return the turns that a shortest solution still takes."""
         near, _ = self.plan.door

@@ -129,6 +129,16 @@ def worked_examples_of(env: gymnasium.Env[Any, Any], count: int, level: int) -> 
     return cast("list[list[tuple[str, str]]]", examples(count, level)) if callable(examples) else []
 
 
+def identity_of(env: gymnasium.Env[Any, Any]) -> str | None:
+    """Return what makes the item of the last `reset` the one it is; None where its first observation does.
+
+    A plain environment may have a method `identity()` of its own.
+    """
+    identity = getattr(env.unwrapped, "identity", None)
+    found = identity() if callable(identity) else None
+    return None if found is None else str(found)
+
+
 def max_turns_of(env: gymnasium.Env[Any, Any]) -> int:
     """Return the turns that an episode at the environment's current level may take."""
     if isinstance(env, PlainTextEnv):

@@ -53,8 +53,8 @@ class Repair(TextEnv):
 
     def begin(self) -> tuple[str, dict[str, Any]]:
         """Draw a broken program of the level."""
-        self.correct, broken, self.checks = draw_item(LEVELS[self.level], self.split, self.random)
-        self.program: list[Line] = list(broken)
+        self.correct, self.broken, self.checks = draw_item(LEVELS[self.level], self.split, self.random)
+        self.program: list[Line] = list(self.broken)
         return self._observation(), self._info()
 
     def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
@@ -80,6 +80,10 @@ class Repair(TextEnv):
             if line != wanted:
                 return f"{number}: {wanted}"
         return f"1: {self.correct[0]}"
+
+    def identity(self) -> str:
+        """Return the broken program, what mends it, and the checks."""
+        return repr((*(tuple(map(str, lines)) for lines in (self.broken, self.correct)), self.checks))
 
     def max_turns(self) -> int:
         """Return the limit of the level; see the table above."""

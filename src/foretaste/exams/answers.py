@@ -89,7 +89,7 @@ class Answer:
     retry: bool = False
     """True if a resumed sitting asks again: the endpoint failed, not the item."""
     trained_on: bool = False
-    """True if the text as asked, in its wording, is one that training has shown."""
+    """True if the item, or its text as asked, is one that training has shown."""
     turns: tuple[Said, ...] = ()
     sampled_tokens: int = 0
     prompt_tokens: int = 0

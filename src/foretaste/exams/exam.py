@@ -1,6 +1,6 @@
 """One sitting, from paper and policy to verdict: `sit`. The exam never trains anyone.
 
-    look spent -> commitment shown -> plan written -> items asked, each answer written -> results, verdict
+    items drawn -> look spent -> commitment shown -> plan written -> each answer written -> results, verdict
 
 Everything is in the ledger as it happens, so that an interrupted sitting goes on where it stopped
 (`resume`) and the page (`report/exam_page.py`) is made from the ledger alone.
@@ -23,16 +23,24 @@ from foretaste.errors import ConfigError, RunError
 from foretaste.exams.answers import Answer, Attempt, answer_of
 from foretaste.exams.driving import play
 from foretaste.exams.endpoint import Endpoint
-from foretaste.exams.looks import looks, spend_look
+from foretaste.exams.looks import looks, next_look, spend_look
 from foretaste.exams.paper import Paper, load_paper, paper_from_dict, to_toml
-from foretaste.exams.planning import Plan, attempts_of, make_plan, seen_in_training, task_of
+from foretaste.exams.planning import (
+    Plan,
+    attempts_of,
+    check_plan,
+    make_plan,
+    seen_in_training,
+    shortfall_lines,
+    task_of,
+)
 from foretaste.exams.policies import Seat, check_spec, take_seat
-from foretaste.exams.releasing import release_scarce
+from foretaste.exams.releasing import check_scarce, release_scarce
 from foretaste.exams.results import results
 from foretaste.exams.seal import commitment, item_hash, secret_in
 from foretaste.exams.settings import SitConfig
 from foretaste.exams.verdict import Judge, Verdict
-from foretaste.exams.wording import Pools, planned_hashes
+from foretaste.exams.wording import Pools, Renderer, planned_hashes
 from foretaste.ledger import Ledger
 from foretaste.progress import Progress, Silent
 from foretaste.records import Episode, Policy
@@ -133,30 +141,47 @@ class _Exam:
         return self._finish(plan, usage)
 
     def _plan(self) -> Plan:
-        """Spend the look, show the commitment, and write down what will be asked; or read it back."""
+        """Draw what will be asked, spend the look, show the commitment and write it all down; or read it back."""
         spent = [look for name, look in looks(self.ledger, self.paper.name) if look.run == self.run]
-        look = spent[0] if spent else spend_look(self.ledger, self.run, self.paper, self.seat.name)
-        number = look.number if look else 0
-        self.alpha = look.alpha if look else self.paper.alpha
-        if self.alpha <= 0:
+        if spent and spent[0].alpha <= 0:
             raise RunError(f"Sitting {self.run} took a look that was over the paper's budget; it cannot go on")
+        number = spent[0].number if spent else next_look(self.ledger, self.paper)
+        self.progress.phase("drawing items", None)
         self.seen = seen_in_training(self.ledger, self.folder, self.paper)
         begun = self.ledger.records(self.run, "plan")
         if begun:
+            self.alpha = spent[0].alpha if spent else self.paper.alpha
             return Plan.from_json(begun[-1].payload)
-        secret = secret_in(secrets_folder(self.folder), self.paper.name) if self.paper.sealed else ""
-        shown = commitment(secret, to_toml(self.paper)) if secret and self.config.items_of is None else None
+        plan = self._drawn(number)
+        look = spent[0] if spent else spend_look(self.ledger, self.run, self.paper, self.seat.name)
+        if look and look.number != number:  # somebody else looked meanwhile
+            plan, number = self._drawn(look.number), look.number
+        self.alpha = look.alpha if look else self.paper.alpha
+        shown = commitment(self._secret(), to_toml(self.paper)) if look and self.config.items_of is None else None
         if look:
-            allowed = f" of {self.paper.looks}" if self.paper.looks else ""
+            allowed = f" of {look.allowed}" if look.allowed else ""
             self.progress.note(f"Look {number}{allowed} at the sealed paper {self.paper.name!r}")
             if shown:
                 self.progress.note(f"Commitment to its items: {shown}")
-        self.progress.phase("drawing items", None)
-        plan = self._items_of() or make_plan(
-            self.paper, secret=secret, look=number, seen=self.seen, public=self.config.public
-        )
+        for line in shortfall_lines(plan):
+            self.progress.note(line)
         told = {"commitment": shown, "look": number, "alpha": self.alpha, "items_of": self.config.items_of}
         self.ledger.append(self.run, "plan", {**plan.to_json(), **told, "content_hash": self.paper.content_hash})
+        return plan
+
+    def _secret(self) -> str:
+        return secret_in(secrets_folder(self.folder), self.paper.name) if self.paper.sealed else ""
+
+    def _drawn(self, look: int) -> Plan:
+        """Return the items of a look, or those of the sitting that `items_of` names.
+
+        Raises: RunError if there are none, or scarce ones are not those of earlier looks.
+        """
+        plan = self._items_of() or make_plan(
+            self.paper, secret=self._secret(), look=look, seen=self.seen, public=self.config.public
+        )
+        check_plan(plan, self.paper)
+        check_scarce(self.ledger, self.paper, plan)
         return plan
 
     def _items_of(self) -> Plan | None:
@@ -169,7 +194,10 @@ class _Exam:
         if plans[-1].payload["content_hash"] != self.paper.content_hash:
             raise ConfigError(f"{other.id} sat another paper than {self.paper.name!r}; name the paper that it sat")
         plan = Plan.from_json(plans[-1].payload)
-        shown = sum(item.hash in self.seen for item in plan.items)
+        render = Renderer()  # the plan may be of a version that named items by their texts alone
+        bases = {item.cluster: item for item in plan.items}.values()
+        marks = [{item.hash, item_hash(render(item.env, item.level, item.seed))} for item in bases]
+        shown = sum(not self.seen.isdisjoint(names) for names in marks)
         if shown:
             raise ConfigError(
                 f"{shown} items of {other.id} were trained on since; a comparison on them would mean nothing. "
@@ -190,7 +218,8 @@ class _Exam:
 
         def write(episode: Episode, failure: str | None) -> None:
             attempt = self.waiting[episode.sample_seed]
-            shown = bool(episode.turns) and item_hash(episode.turns[0].observation) in self.seen
+            shown = attempt.asked.hash in self.seen
+            shown = shown or (bool(episode.turns) and item_hash(episode.turns[0].observation) in self.seen)
             answer = answer_of(attempt, episode, failure=failure, values=self.seat.values, trained_on=shown)
             self.ledger.append(self.run, "answer", answer.to_json())
             sampled[0] += answer.prompt_tokens
@@ -217,11 +246,13 @@ class _Exam:
         return self._usage()
 
     def _until_certain(self, missing: list[Attempt]) -> Iterator[Attempt]:
-        """Yield attempts until the verdict is certain, if that ends the sitting; of the twin then no more either."""
+        """Yield attempts until the verdict is certain, if that ends the sitting; of the twin then no more either.
+
+        Scarce families are asked to the end: their mechanism compares the same items at every look.
+        """
         for attempt in missing:
-            if self.config.stop_early and self.judge.certain:
-                return
-            yield attempt
+            if attempt.scarce or not (self.config.stop_early and self.judge.certain):
+                yield attempt
 
     def _advance(self) -> None:
         """Hand the judge every next base item whose wordings are all answered, in the plan's order."""

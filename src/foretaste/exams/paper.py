@@ -93,7 +93,7 @@ class Item(NamedTuple):
     cluster: str
     """The base item, "env:level:index": all its registers stand or fall together."""
     hash: str | None = None
-    """SHA-256 of the base item's plain text, where it was rendered."""
+    """SHA-256 of the base item's identity, mostly its plain text, where it was rendered."""
 
 
 class Expansion(NamedTuple):
@@ -102,6 +102,8 @@ class Expansion(NamedTuple):
     items: list[Item]
     shortfalls: dict[str, int]
     """ "env:level" -> base items missing, because the family ran out of items not seen before."""
+    different: dict[str, int]
+    """ "env:level" of these -> different items that were met at all, those not asked included."""
 
 
 def ready_made() -> list[str]:
@@ -181,8 +183,8 @@ def expand(
     Args:
         secret: of a sealed paper; public papers take none.
         look: number of the look; families with `release = "fresh"` ask other items at every look.
-        render: (env, level, seed) -> the plain text of an item. With it, items whose text is in `seen`
-            or repeats within the paper are passed over for the next.
+        render: (env, level, seed) -> what makes an item the one it is. With it, items in `seen` and those
+            that repeat within the paper are passed over for the next.
         seen: item hashes (`seal.item_hash`) of what was trained on.
 
     Raises: ConfigError for a sealed paper without a secret, or a public one with one.
@@ -192,15 +194,18 @@ def expand(
         raise ConfigError(f"Paper {paper.name!r} is {kind}")
     items: list[Item] = []
     shortfalls: dict[str, int] = {}
+    different: dict[str, int] = {}
     asked: set[str] = set(seen)
     for family in paper.families:
         fresh = look if paper.sealed and family.release == "fresh" else 0
         for level in family.levels:
             found = index = 0
+            met: set[str | None] = set()
             while found < family.items and index < family.items * (_TRIES_PER_ITEM if render else 1):
                 split = "sealed" if paper.sealed else "practice"
                 seed = item_seed(secret, family.env, level, index, look=fresh, split=split)
                 mark = item_hash(render(family.env, level, seed)) if render else None
+                met.add(mark)
                 if mark is None or mark not in asked:
                     cluster = f"{family.env}:{level}:{index}"
                     items += [Item(family.env, level, name, seed, cluster, mark) for name in family.registers]
@@ -209,7 +214,8 @@ def expand(
                 index += 1
             if found < family.items:
                 shortfalls[f"{family.env}:{level}"] = family.items - found
-    return Expansion(items, shortfalls)
+                different[f"{family.env}:{level}"] = len(met)
+    return Expansion(items, shortfalls, different)
 
 
 @cache

@@ -6,17 +6,22 @@ any number of them. The plan is written to the ledger before the first question.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from foretaste.config import TrainConfig, from_dict
+from foretaste.errors import ConfigError, ForetasteError, RunError
 from foretaste.exams.answers import Attempt
 from foretaste.exams.paper import Item, Paper, expand
-from foretaste.exams.seal import trained_on
+from foretaste.exams.seal import item_hash, trained_on
 from foretaste.exams.wording import Renderer
 from foretaste.ledger import Ledger
-from foretaste.rl.tasks import Task, keyed_seed
+from foretaste.rl.sources import held_out_sources, training_sources
+from foretaste.rl.tasks import Task, demonstration_tasks, keyed_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Plan:
     """"env:level" -> base items missing, because the family has no more that were not seen before."""
     replaced: int = 0
     """Base items passed over because training had shown them, or because they repeat."""
+    different: dict[str, int] = field(default_factory=dict)
+    """"env:level" of the shortfalls -> different items that the family has, as far as was drawn."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the ledger."""
@@ -38,13 +45,15 @@ class Plan:
             "public": [list(item) for item in self.public],
             "shortfalls": self.shortfalls,
             "replaced": self.replaced,
+            "different": self.different,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
         """Read what `to_json` wrote."""
         items, public = ([Item(*row) for row in values[name]] for name in ("items", "public"))
-        return cls(items, public, dict(values["shortfalls"]), int(values["replaced"]))
+        different = dict(values.get("different") or {})
+        return cls(items, public, dict(values["shortfalls"]), int(values["replaced"]), different)
 
 
 def make_plan(
@@ -66,7 +75,31 @@ def make_plan(
         if families:
             open_paper = replace(paper, sealed=False, families=tuple(families), looks=0)
             twin = expand(open_paper, render=render).items
-    return Plan(items, twin, drawn.shortfalls, _passed_over(items))
+    return Plan(items, twin, drawn.shortfalls, _passed_over(items), drawn.different)
+
+
+def shortfall_lines(plan: Plan) -> list[str]:
+    """Say of each family that has too few items how many it has, and how many are asked."""
+    asked = Counter(stem for stem, _, _ in (cluster.rpartition(":") for cluster in {i.cluster for i in plan.items}))
+    lines = []
+    for name, missing in plan.shortfalls.items():
+        met, count = plan.different.get(name), asked[name]
+        known = "" if met is None else f" has {met} different item{'' if met == 1 else 's'}"
+        known += f", {met - count} of them trained on or asked already" if met is not None and met > count else ""
+        lines.append(f"{name}{known or ' has too few items'}: {count} of {count + missing} are asked")
+    return lines
+
+
+def check_plan(plan: Plan, paper: Paper) -> None:
+    """Refuse a plan that asks nothing, before a look is spent on it.
+
+    Raises: RunError.
+    """
+    if not plan.items:
+        raise RunError(
+            f"Paper {paper.name!r} has no item left to ask: {'; '.join(shortfall_lines(plan))}. No look was spent. "
+            f"Sit a paper with other levels or families: foretaste exam papers {paper.name} prints one to be changed"
+        )
 
 
 def _passed_over(items: Sequence[Item]) -> int:
@@ -100,12 +133,34 @@ def task_of(attempt: Attempt) -> Task:
 
 
 def seen_in_training(ledger: Ledger, runs_folder: Path, paper: Paper) -> frozenset[str]:
-    """Return the hashes of all first observations that training runs on the paper's environments have shown."""
-    names = {family.env.partition("?")[0] for family in paper.families}
-    runs = []
+    """Return the hashes of all items that training on the paper's environments has shown, demonstrations included.
+
+    Demonstrations are not stored as episodes: they are listed from the run's settings. A run whose settings this
+    version cannot read is searched for episodes all the same.
+    """
+    names = {_bare(family.env) for family in paper.families}
+    runs: list[str] = []
+    demonstrated: set[tuple[str, int, int]] = set()
     for info in ledger.runs("train"):
-        env = info.config.get("env")
-        trained = str(env.get("id", "")) if isinstance(env, dict) else ""
-        if trained.partition("?")[0].removeprefix("foretaste/").removesuffix("-v1") in names or ":" in trained:
+        try:
+            config = from_dict(TrainConfig, info.config, where=info.id)
+            sources = {source.env for source in (*training_sources(config), *held_out_sources(config))}
+        except ConfigError:
             runs.append(info.id)
-    return trained_on(ledger, runs_folder, runs) if runs else frozenset()
+            continue
+        if not any(_bare(env) in names or ":" in env for env in sources):
+            continue
+        runs.append(info.id)
+        tasks = demonstration_tasks(config)
+        demonstrated.update((task.env, task.level, task.seed) for task in tasks if _bare(task.env) in names)
+    render = Renderer()
+    marks: set[str] = set()
+    for place in demonstrated:
+        with contextlib.suppress(ForetasteError):  # an environment that is gone
+            marks.add(item_hash(render(*place)))
+    return trained_on(ledger, runs_folder, runs) | marks if runs else frozenset()
+
+
+def _bare(env: str) -> str:
+    """Return an environment's id without its arguments and Gymnasium's namespace."""
+    return env.partition("?")[0].removeprefix("foretaste/").removesuffix("-v1")

@@ -10,11 +10,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foretaste.errors import RunError
 from foretaste.exams.answers import Answer
 from foretaste.exams.paper import Paper
+from foretaste.exams.planning import Plan
 from foretaste.exams.scarce import Ladder, Release, Thresholdout, store_state, stored_state
 from foretaste.exams.seal import secret_in
 from foretaste.ledger import Ledger
+
+
+def check_scarce(ledger: Ledger, paper: Paper, plan: Plan) -> None:
+    """Refuse scarce items that the Ladder cannot compare with those of earlier looks, before a look is spent.
+
+    Raises: RunError if their number has changed.
+    """
+    for family in paper.families if paper.sealed else ():
+        for level in family.levels if family.release == "ladder" else ():
+            state = stored_state(ledger, paper.name, f"{family.env}:{level}:{family.release}") or {}
+            before = len(state.get("best_scores", ()))
+            now = len({item.cluster for item in plan.items if (item.env, item.level) == (family.env, level)})
+            if before and now != before:
+                raise RunError(
+                    f"Paper {paper.name!r} asked {before} items of {family.env} at level {level} before and would ask "
+                    f"{now} now; the Ladder compares the same items at every look. No look was spent. "
+                    "Give the paper another name, which begins anew"
+                )
 
 
 def release_scarce(
@@ -22,9 +42,11 @@ def release_scarce(
 ) -> list[dict[str, Any]]:
     """Return what may be told of each scarce family and level, and store the mechanisms' new state.
 
-    An item that failed counts as wrong: leaving it out would change what the score is of.
+    An item that failed counts as wrong: leaving it out would change what the score is of. What this sitting has
+    released before, an interrupted end, is told again and not submitted twice.
     """
     told: list[dict[str, Any]] = []
+    before = {record.payload["key"]: record.payload["released"] for record in ledger.records(run, "release")}
     for family in paper.families if paper.sealed else ():
         if family.release == "fresh":
             continue
@@ -36,8 +58,11 @@ def release_scarce(
             if not sealed:
                 continue
             key = f"{family.env}:{level}:{family.release}"
-            state = stored_state(ledger, paper.name, key)
-            release = _ask(family.release, state, sealed, public, ledger, run, paper, key, runs_folder)
+            if key in before:
+                release = Release(**before[key])
+            else:
+                state = stored_state(ledger, paper.name, key)
+                release = _ask(family.release, state, sealed, public, ledger, run, paper, key, runs_folder)
             told.append(
                 {"env": family.env, "level": level, "mechanism": family.release, "items": len(sealed)}
                 | {"score": release.score, "news": release.news}

@@ -3,7 +3,7 @@
 Before a sitting the exam prints `commitment(secret, paper)`; afterwards the secret may be shown, and
 anybody checks with `verify_commitment` that the items followed from a secret fixed beforehand. Every
 item has a keyed seed of its own, far from all others: generators that draw item i from seed + i share
-items between neighbouring seeds. What was trained on is left out by its exact text.
+items between neighbouring seeds. What was trained on is left out, by its identity or exact text.
 """
 
 from __future__ import annotations
@@ -95,32 +95,37 @@ def item_seed(secret: str, env: str, level: int, index: int, *, look: int = 0, s
 
 
 def item_hash(text: str) -> str:
-    """Return the SHA-256 of an item's rendered text, hexadecimal."""
+    """Return the SHA-256 of what makes an item the one it is, mostly its plain text, hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def trained_on(ledger: Ledger, runs_folder: str | Path, runs: Iterable[str] | None = None) -> frozenset[str]:
-    """Return the item hashes of every first observation that training runs have shown to a policy.
+    """Return the hashes of every item that training runs have shown to a policy: identities, or texts.
 
     They are read from each run's stored episodes (`<runs_folder>/<run>/episodes`), which hold all of
-    them, and from the episodes in the ledger. An item in another register has another text: compare
-    texts in the register that was trained.
+    them, and from the episodes in the ledger. Where an environment names what makes an item the one it is, the item is
+    drawn again from its recorded seed to ask for it.
 
     Args:
         runs: ids of runs; None takes all training runs of the ledger.
     """
-    from foretaste.rl.replay import read_episodes  # imports torch, which nothing else here needs
+    from foretaste.exams.wording import Renderer  # these import torch, which nothing else here needs
+    from foretaste.rl.replay import read_episodes
 
     ids = [info.id for info in ledger.runs("train")] if runs is None else list(runs)
-    texts: set[str] = set()
+    shown: set[tuple[str, int, str, int, str]] = set()
     for run in ids:
         for file in sorted((Path(runs_folder) / run / "episodes").glob("step-*.npz")):
-            texts.update(item_hash(episode.turns[0].observation) for episode in read_episodes(file) if episode.turns)
+            shown.update(
+                (e.env, e.level, e.register, e.seed, e.turns[0].observation) for e in read_episodes(file) if e.turns
+            )
         for record in ledger.records(run, "episode"):
-            turns = record.payload.get("turns") or []
-            if turns:
-                texts.add(item_hash(turns[0]["observation"]))
-    return frozenset(texts)
+            told = record.payload
+            if told.get("turns"):
+                place = str(told.get("env", "")), int(told.get("level", 1)), str(told.get("register", "plain"))
+                shown.add((*place, int(told.get("seed", 0)), told["turns"][0]["observation"]))
+    render = Renderer()
+    return frozenset(mark for item in shown for mark in render.marks(*item))
 
 
 def _check_secret(secret: str, what: str) -> None:

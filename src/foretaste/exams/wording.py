@@ -11,8 +11,9 @@ from typing import Any
 import gymnasium
 
 from foretaste.config import EnvConfig
+from foretaste.envs.base import TextEnv
 from foretaste.envs.plain import PlainTextEnv
-from foretaste.envs.registry import make
+from foretaste.envs.registry import identity_of, make
 from foretaste.envs.reworded import Reworded
 from foretaste.errors import ForetasteError
 from foretaste.exams.paper import Item
@@ -25,7 +26,7 @@ class Planned(gymnasium.Wrapper[str, str, str, str]):
     """An environment that notices an item that is not the planned one, where its plain text is asked for."""
 
     def __init__(self, env: gymnasium.Env[str, str], planned: Mapping[tuple[int, int], str]) -> None:
-        """`planned` maps (level, seed) to the hash of the item's plain text, where it is known."""
+        """`planned` maps (level, seed) to the hash of the item's identity, or of its plain text, where it is known."""
         super().__init__(env)
         self.planned = planned
 
@@ -34,7 +35,8 @@ class Planned(gymnasium.Wrapper[str, str, str, str]):
         options = options or {}
         observation, info = self.env.reset(seed=seed, options=options)
         expected = self.planned.get((options.get("level", 1), seed or 0))
-        if options.get("register", "plain") == "plain" and expected not in (None, item_hash(observation)):
+        marks = (item_hash(text) for text in (observation, identity_of(self.env)) if text is not None)
+        if options.get("register", "plain") == "plain" and expected is not None and expected not in marks:
             reason = (
                 "the item differs from the one that was planned: this family does not always draw the same item "
                 "from a seed; across processes PYTHONHASHSEED=0 may help"
@@ -65,23 +67,54 @@ class Pools:
 
 
 class Renderer:
-    """Plain texts of items, from one instance an environment and level."""
+    """What makes items the ones they are, from one instance an environment and level."""
 
     def __init__(self) -> None:
         self._envs: dict[tuple[str, int], Any] = {}
 
     def __call__(self, env: str, level: int, seed: int) -> str:
-        """Return the plain first observation; where the environment fails, a text that is unique to the item."""
-        if (env, level) not in self._envs:
-            self._envs[env, level] = make(env, level=level)
+        """Return an item's identity: what its environment names as such, else its plain first observation.
+
+        Where the environment fails, it is a text that is unique to the item.
+        """
         try:
-            return str(self._envs[env, level].reset(seed=seed, options={"level": level, "register": "plain"})[0])
+            observation, own = self._reset(env, level, seed)
         except ForetasteError:
             raise
         except Exception as error:  # the environment is anybody's code; playing the item will report it
             return f"{env}:{level}:{seed} could not be rendered: {error}"
+        return observation if own is None else own
+
+    def marks(self, env: str, level: int, register: str, seed: int, shown: str) -> set[str]:
+        """Return the hashes by which an item is known that a policy was shown as the text `shown`.
+
+        Without an identity of the environment's own it is known by that text, and by its plain one. So is an item
+        that cannot be drawn again.
+        """
+        plain = {item_hash(shown)}
+        try:
+            place = self._env(env, level).unwrapped
+            named = getattr(type(place), "identity", None) not in (None, TextEnv.identity)
+            if not named and (register == "plain" or not isinstance(place, TextEnv)):
+                return plain
+            observation, own = self._reset(env, level, seed)
+        except Exception:  # the environment is gone, or has changed since
+            return plain
+        if register == "plain" and observation != shown:
+            return plain
+        return plain | {item_hash(observation)} if own is None else {item_hash(own)}
+
+    def _env(self, env: str, level: int) -> Any:
+        if (env, level) not in self._envs:
+            self._envs[env, level] = make(env, level=level)
+        return self._envs[env, level]
+
+    def _reset(self, env: str, level: int, seed: int) -> tuple[str, str | None]:
+        """Return an item's plain first observation, and the identity that its environment gives it."""
+        place = self._env(env, level)
+        return str(place.reset(seed=seed, options={"level": level, "register": "plain"})[0]), identity_of(place)
 
 
 def planned_hashes(items: list[Item]) -> dict[tuple[int, int], str]:
-    """Return (level, seed) -> hash of the plain text, for `Planned`."""
+    """Return (level, seed) -> hash of the identity, for `Planned`."""
     return {(item.level, item.seed): item.hash for item in items if item.hash is not None}

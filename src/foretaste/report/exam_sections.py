@@ -235,9 +235,11 @@ def provenance(data: ExamData) -> list[tuple[str, str]]:
         ("Seconds", words.duration(data.usage.get("seconds"))),
         ("This page again", f"foretaste report {data.info.id}"),
     ]
-    short = data.plan.get("shortfalls") or {}
+    short, different = (data.plan.get(name) or {} for name in ("shortfalls", "different"))
     if short:
-        rows.append(("Too few items", ", ".join(f"{name}: {count} missing" for name, count in short.items())))
+        of = {name: f" (the family has {different[name]} different ones)" for name in short if name in different}
+        missing = [f"{name}: {count} missing{of.get(name, '')}" for name, count in short.items()]
+        rows.append(("Too few items", ", ".join(missing)))
     return [(name, value) for name, value in rows if value]
 
 
