@@ -57,6 +57,8 @@ class State:
     candidate_since: int = 0
     candidate_looks: int = 0
     candidate_threshold: dict[str, Any] | None = None
+    taken_up: int = 0
+    """Number of the newest checkpoint that was tried; what was left behind is not taken up again after a restart."""
     held: bool = False
     """A person stopped all promotion; what is served stays."""
     killed: bool = False

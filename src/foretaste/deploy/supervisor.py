@@ -1,20 +1,16 @@
 """Looks after a running deployment, in a thread of its own: changes from outside, thresholds, stages, retention.
 
 A failure here (the database is gone, say) is logged and tried again; requests go on meanwhile. Everything that
-concerns the event loop's own objects is handed to the loop. Next: `promotion.py`.
+concerns the event loop's own objects is handed to the loop. Next: `promotion.py`, `weights.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-import sqlalchemy as sa
+from collections.abc import Callable
 
 from foretaste.deploy import audit, keys, promotion, state, store
 from foretaste.deploy.analysis import Finding
@@ -23,13 +19,12 @@ from foretaste.deploy.deployment import Deployment, describe
 from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
 from foretaste.deploy.learner import Learner, LearnerUnavailable
-from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.old_items import OldItems
 from foretaste.deploy.promotion import Seen
 from foretaste.deploy.stages import Decision
 from foretaste.deploy.state import State
-from foretaste.deploy.tables import checkpoints
 from foretaste.deploy.training_client import Training
+from foretaste.deploy.weights import Loop, Weights
 from foretaste.errors import ForetasteError
 
 logger = logging.getLogger(__name__)
@@ -45,13 +40,13 @@ class Supervisor:
     def __init__(self, deployment: Deployment, loop: asyncio.AbstractEventLoop, training: Training) -> None:
         self.seen: dict[str, Seen] = {}
         """The last decision about each checkpoint: `current` and `candidate`."""
-        self._deployment, self._loop, self._training = deployment, loop, training
+        self._deployment, self._loop, self._training = deployment, Loop(loop), training
+        self._weights = Weights(deployment, self._loop)
         self._old = OldItems.load(deployment.config.old_tasks, deployment.folder, deployment.compare)
         self._exam = Examination.of(deployment.config.exam, deployment.folder, deployment.files)
         if self._exam:
             deployment.on_killed.append(lambda _, exam=self._exam: exam.stop())
         self._head = -1
-        self._taken = 0
         self._stop = threading.Event()
         self._due: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="foretaste-supervisor", daemon=True)
@@ -105,7 +100,7 @@ class Supervisor:
         if found.killed:
             deployment.switch.kill("the state says so", recorded=True)
         elif was_killed and deployment.killed and deployment.switch.lift():
-            self._in_loop(deployment.start_learner)
+            self._loop.call(deployment.start_learner)
 
     def audit_refusals(self) -> None:
         """Write down how often requests were refused, by reason and key."""
@@ -131,48 +126,12 @@ class Supervisor:
         if deployment.killed or learner is None or learner.checkpoint is None:
             return
         self._training.keep_going()
-        if deployment.state.checkpoint != learner.checkpoint:
-            self._adopt(learner)
-        self._take_up_candidate(learner)
-        self._look_at_current(learner)
+        self._weights.take_up_newest(learner)
+        if self._weights.follow(learner):
+            self._look_at_current(learner)
+        self._weights.keep_candidate()
         if deployment.state.candidate is not None and deployment.candidate is not None:
             self._look_at_candidate(learner)
-
-    def _adopt(self, learner: Learner) -> None:
-        """Begin with the weights that are loaded (at the first start, or when the configuration names others)."""
-        assert learner.checkpoint is not None
-        path = learner.path if isinstance(learner, ProcessLearner) else learner.checkpoint
-        changes = promotion.fresh_checkpoint(learner.checkpoint, path, self._requests())
-        self._deployment.change("checkpoint", promotion.ACTOR, changes, "loaded")
-
-    def _take_up_candidate(self, learner: Learner) -> None:
-        """Load the newest checkpoint of training: in shadow in place of the present one, else beside it."""
-        deployment = self._deployment
-        with reading(deployment.engine) as connection:
-            newest = connection.execute(sa.select(checkpoints).order_by(checkpoints.c.number.desc()).limit(1)).first()
-        known = (deployment.state.checkpoint, deployment.state.candidate, deployment.state.accepted)
-        if newest is None or newest.id in known or newest.number <= self._taken:
-            return
-        self._taken = newest.number  # a checkpoint that cannot be loaded is not tried for ever
-        if deployment.state.stage == "shadow":
-            identity = self._await(learner.load(newest.path))
-            changes = promotion.fresh_checkpoint(identity, newest.path, self._requests())
-            deployment.change("checkpoint", promotion.ACTOR, changes, "training made it")
-            return
-        if deployment.candidate is None:
-            candidate = self._in_loop(lambda: self._second(newest.path))
-        else:
-            candidate = deployment.candidate
-            self._await(candidate.load(newest.path))
-        deployment.candidate = candidate
-        values = {"candidate": newest.id, "candidate_path": newest.path, "candidate_since": self._requests()}
-        deployment.change("candidate", promotion.ACTOR, {**promotion.NO_CANDIDATE, **values}, "training made it")
-
-    def _second(self, path: str) -> Learner:
-        deployment = self._deployment
-        if isinstance(deployment.learner, ProcessLearner):
-            return ProcessLearner(deployment.config.learner, path)
-        return deployment.scripted(path)
 
     def _look_at_current(self, learner: Learner) -> None:
         deployment = self._deployment
@@ -204,23 +163,20 @@ class Supervisor:
         self.seen["candidate"] = Seen(decided.kind, decided.reason, decided.findings)
         if decided.kind != "promote" or deployment.state.held or present.checkpoint_path is None:
             return
-        identity = self._await(learner.load(present.checkpoint_path))
+        identity = self._loop.wait(learner.load(present.checkpoint_path))
         moved = promotion.changes_of(present, decided, self._requests())
         kept = {name: getattr(present, name) for name in ("tau", "threshold", "looks")}
         changes = {**promotion.NO_CANDIDATE, **kept, **moved}
         changes |= {"checkpoint": identity, "checkpoint_path": present.checkpoint_path}
         deployment.change("promote", promotion.ACTOR, changes, decided.reason)
-        deployment.candidate = None
-        self._await(candidate.close())
+        self._weights.keep_candidate()
 
     def _carry_out(self, learner: Learner, decided: Decision) -> None:
         deployment = self._deployment
         changes = promotion.changes_of(deployment.state, decided, self._requests())
-        other = changes.get("checkpoint_path")
         # The state first: from then on nothing is served that the threshold was not chosen for.
         deployment.change(decided.kind, promotion.ACTOR, changes, decided.reason)
-        if other is not None:
-            self._await(learner.load(other))
+        self._weights.follow(learner)
 
     def _examined(self, decided: Decision, present: State) -> Decision:
         if self._exam is None or present.checkpoint_path is None:
@@ -231,26 +187,8 @@ class Supervisor:
         if self._old is None:
             return OldItems.NOTHING
         old = self._old
-        return self._await(old.finding(learner, checkpoint or "", self._deployment.state.accepted))
+        return self._loop.wait(old.finding(learner, checkpoint or "", self._deployment.state.accepted))
 
     def _requests(self) -> int:
         with reading(self._deployment.engine) as connection:
             return store.requests_seen(connection)
-
-    # The event loop -----------------------------------------------------------------------------
-
-    def _await(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine in the server's loop, and wait for it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(600.0)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                future.cancel()
-            raise
-
-    def _in_loop(self, function: Callable[[], Any]) -> Any:
-        async def call() -> Any:
-            return function()
-
-        return self._await(call())

@@ -1,0 +1,261 @@
+"""The weights that answer are those that the state names, whoever changed it: looked at without network or processes."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from foretaste.deploy import learner_process, operator, store
+from foretaste.deploy import state as states
+from foretaste.deploy.database import writing
+from foretaste.deploy.deployment import Deployment
+from foretaste.deploy.learner import LearnerUnavailable, ScriptedLearner
+from foretaste.deploy.learner_client import ProcessLearner
+from foretaste.deploy.settings import DeployConfig, LearnerConfig
+from foretaste.deploy.supervisor import Supervisor
+from foretaste.deploy.training_client import Training
+from foretaste.errors import DeployError
+
+PERSON = "person:test"
+
+
+class Folders(ScriptedLearner):
+    """A scripted learner some of whose folders cannot be loaded."""
+
+    lost: frozenset[str] = frozenset()
+
+    async def load(self, path: str) -> str:
+        if path in self.lost:
+            raise LearnerUnavailable("no such folder")
+        return await super().load(path)
+
+
+@dataclass
+class Bench:
+    """A deployment whose supervisor looks only when it is told to."""
+
+    deployment: Deployment
+    supervisor: Supervisor
+    learner: Folders
+
+    @property
+    def state(self) -> Any:
+        return self.deployment.state
+
+    def person(self, **changes: Any) -> None:
+        self.deployment.change("test", PERSON, changes, "for a test")
+
+    def at_the_command_line(self, **changes: Any) -> None:
+        """Change the store alone; the server finds out when it is synchronised."""
+        states.change(self.deployment.engine, self.deployment.audit_key, "test", PERSON, changes, "for a test")
+
+    def act(self, name: str) -> None:
+        operator.act(self.deployment, name, PERSON)
+
+    def publish(self, name: str) -> None:
+        with writing(self.deployment.engine) as connection:
+            store.add_checkpoint(connection, name, name, None, {})
+
+    def kill(self) -> None:
+        self.deployment.switch.kill("for a test")
+        self.supervisor.sync()
+
+    def lift(self) -> None:
+        self.deployment.switch.file.unlink(missing_ok=True)
+        self.at_the_command_line(killed=False)
+        self.supervisor.sync()
+
+    def look(self) -> None:
+        self.supervisor.look()
+
+
+def answer(_: Any) -> tuple[str, float]:
+    return "yes", 0.9
+
+
+@contextmanager
+def bench(folder: Path, *, loaded: str = "A", config: DeployConfig | None = None) -> Iterator[Bench]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def run(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(120)
+
+    learner = Folders(answer)
+    learner.checkpoint = loaded
+    deployment = Deployment(config or DeployConfig(), folder, learner=learner)
+    run(deployment.start())
+    training = Training(deployment)
+    supervisor = Supervisor(deployment, loop, training)
+    supervisor.close()  # its own thread: looks are made by the test
+    try:
+        yield Bench(deployment, supervisor, learner)
+    finally:
+        run(deployment.stop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+
+def canary_of_b(found: Bench) -> None:
+    """B in canary, A accepted."""
+    found.look()
+    found.person(accepted="A", accepted_path="A")
+    found.publish("B")
+    found.look()
+    assert (found.learner.checkpoint, found.state.checkpoint) == ("B", "B")
+    found.person(stage="canary", share=0.05, tau=0.5, looks=50)
+
+
+def test_a_persons_rollback_loads_the_accepted_weights(tmp_path: Path) -> None:
+    with bench(tmp_path) as found:
+        canary_of_b(found)
+        found.act("rollback")
+        found.look()
+        found.look()
+        assert (found.learner.checkpoint, found.state.checkpoint, found.state.stage) == ("A", "A", "shadow")
+    with bench(tmp_path, loaded="A") as found:  # what was left behind is not taken up again after a restart
+        found.look()
+        assert (found.learner.checkpoint, found.state.checkpoint, found.state.held) == ("A", "A", True)
+
+
+def test_weights_that_cannot_be_loaded_are_asked_for_again_and_nothing_else_is_adopted(tmp_path: Path) -> None:
+    with bench(tmp_path) as found:
+        canary_of_b(found)
+        found.learner.lost = frozenset({"A"})
+        found.act("rollback")
+        for _ in range(3):
+            found.look()
+            assert (found.learner.checkpoint, found.state.checkpoint) == ("B", "A")
+        found.learner.lost = frozenset()
+        found.look()
+        assert (found.learner.checkpoint, found.state.checkpoint) == ("A", "A")
+
+
+def test_a_folder_that_holds_other_weights_by_now_begins_in_shadow(tmp_path: Path) -> None:
+    with bench(tmp_path) as found:
+        found.look()
+        found.person(stage="live", share=1.0, tau=0.5, checkpoint="what A was", checkpoint_path="A", held=True)
+        found.look()
+        assert (found.state.checkpoint, found.state.stage, found.state.tau) == ("A", "shadow", None)
+
+
+def live_with_candidate(found: Bench) -> None:
+    """A live, B beside it."""
+    found.look()
+    found.person(stage="live", share=1.0, tau=0.5, looks=50, accepted="A", accepted_path="A", held=True)
+    found.publish("B")
+    found.look()
+    assert (found.state.candidate, found.deployment.candidate.checkpoint) == ("B", "B")
+
+
+def test_a_candidate_ends_with_its_state(tmp_path: Path) -> None:
+    with bench(tmp_path) as found:
+        live_with_candidate(found)
+        candidate: Any = found.deployment.candidate
+        found.publish("C")
+        found.look()
+        assert (found.state.candidate, found.deployment.candidate.checkpoint) == ("C", "C")
+        assert found.deployment.candidate is not candidate
+        found.person(stage="shadow", share=0.0)
+        found.publish("D")
+        found.look()
+        assert (found.state.checkpoint, found.learner.checkpoint, found.state.candidate) == ("D", "D", None)
+        assert found.deployment.candidate is None
+
+
+def test_a_candidate_is_there_again_after_a_restart_and_after_a_kill(tmp_path: Path) -> None:
+    with bench(tmp_path) as found:
+        live_with_candidate(found)
+        since = found.state.candidate_since
+    with bench(tmp_path) as found:
+        found.look()
+        assert (found.deployment.candidate.checkpoint, found.state.candidate) == ("B", "B")
+        assert found.state.candidate_since == since  # it goes on where it was
+        found.kill()
+        assert found.deployment.candidate.ended
+        found.lift()
+        found.look()
+        assert found.deployment.candidate.checkpoint == "B"
+        assert not found.deployment.candidate.ended
+
+
+def test_a_candidate_that_cannot_be_loaded_is_dropped(tmp_path: Path) -> None:
+    with bench(tmp_path) as found:
+        live_with_candidate(found)
+        found.deployment.candidate.fault = "no value function"
+        found.look()
+        assert (found.state.candidate, found.deployment.candidate) == (None, None)
+        found.look()
+        assert found.state.candidate is None
+        assert found.state.stage == "live"
+
+
+STEPS: dict[str, Callable[[Bench], None]] = {
+    "promote": lambda found: found.act("promote"),
+    "rollback": lambda found: found.act("rollback"),
+    "breach": lambda found: found.person(stage="shadow", share=0.0, tau=None),
+    "publish": lambda found: found.publish(f"C{found.state.taken_up}"),
+    "kill": Bench.kill,
+    "lift": Bench.lift,
+    "look": Bench.look,
+}
+
+
+@given(steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=12))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_after_a_look_what_is_loaded_is_what_the_state_names(
+    steps: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with bench(tmp_path_factory.mktemp("bench")) as found:
+        for step in ["look", *steps, "lift", "look"]:
+            try:
+                STEPS[step](found)
+            except DeployError:  # what a person may not do at this stage
+                continue
+            if step != "look" or found.deployment.killed:
+                continue
+            state, candidate = found.state, found.deployment.candidate
+            assert found.learner.checkpoint == state.checkpoint
+            assert (candidate.checkpoint if candidate else None) == state.candidate
+            assert candidate is None or not candidate.ended
+
+
+def test_a_process_that_ended_for_good_says_so_at_once_when_weights_are_asked_for() -> None:
+    async def ask() -> str:
+        learner = object.__new__(ProcessLearner)
+        learner._closing = True
+        try:
+            await asyncio.wait_for(learner.load("A"), 5)
+        except LearnerUnavailable as error:
+            return str(error)
+        return ""
+
+    assert asyncio.run(ask()) == "killed"
+
+
+def test_a_process_that_dies_while_it_loads_begins_with_the_weights_that_answered() -> None:
+    async def ask() -> tuple[str, str]:
+        learner = object.__new__(ProcessLearner)
+        learner._config, learner._closing, learner._loop = LearnerConfig(), False, asyncio.get_running_loop()
+        learner._loads, learner._waiting, learner.path, learner.fault = {}, {}, "A", ""
+        learner._outbox = queue.SimpleQueue()
+        loading = asyncio.create_task(learner.load("B"))
+        await asyncio.sleep(0)
+        while_loading = learner.path
+        learner._handle(learner_process.Loaded("B", "b"))
+        await loading
+        return while_loading, learner.path
+
+    assert asyncio.run(ask()) == ("A", "B")
