@@ -1,27 +1,30 @@
-"""The weights that answer are those that the state names, whoever changed it: looked at without network or processes."""
+"""The weights that answer are those that the state names, whoever changed it: without network or processes."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foretaste.deploy import learner_process, operator, store
+from foretaste.deploy import keys, learner_process, operator, store, tables
 from foretaste.deploy import state as states
-from foretaste.deploy.database import writing
+from foretaste.deploy.chat import chat
+from foretaste.deploy.database import reading, writing
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.learner import LearnerUnavailable, ScriptedLearner
 from foretaste.deploy.learner_client import ProcessLearner
-from foretaste.deploy.settings import DeployConfig, LearnerConfig
+from foretaste.deploy.settings import DeployConfig, IncumbentConfig, LearnerConfig
 from foretaste.deploy.supervisor import Supervisor
 from foretaste.deploy.training_client import Training
 from foretaste.errors import DeployError
@@ -47,6 +50,9 @@ class Bench:
     deployment: Deployment
     supervisor: Supervisor
     learner: Folders
+    run: Callable[[Any], Any]
+    """Runs a coroutine in the event loop."""
+    secrets: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Any:
@@ -78,6 +84,38 @@ class Bench:
     def look(self) -> None:
         self.supervisor.look()
 
+    def ask(self, number: int) -> int:
+        """Ask as a user would, and wait for the silent answers; return the status."""
+        deployment, sent = self.deployment, []
+        if "user" not in self.secrets:
+            with writing(deployment.engine) as connection:
+                made = keys.create(connection, deployment.audit_key, "user", "user", actor=PERSON)
+            self.secrets["user"] = made[1]
+            self.supervisor.sync()
+        body = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def work() -> None:
+            scope = {"headers": [(b"authorization", f"Bearer {self.secrets['user']}".encode())]}
+            await chat(deployment, scope, receive, send)
+            while silent := list(deployment.shadow._silent):
+                await asyncio.wait(silent)
+
+        self.run(work())
+        deployment.writer.submit(lambda _: None).result(120)
+        return sent[0]["status"]
+
+    def answered(self) -> list[tuple[str, bool]]:
+        """Who has answered so far, and whether the user got it."""
+        query = sa.select(tables.answers).where(tables.answers.c.role == "learner").order_by(tables.answers.c.number)
+        with reading(self.deployment.engine) as connection:
+            return [(row.checkpoint, row.served) for row in connection.execute(query)]
+
 
 def answer(_: Any) -> tuple[str, float]:
     return "yes", 0.9
@@ -100,7 +138,7 @@ def bench(folder: Path, *, loaded: str = "A", config: DeployConfig | None = None
     supervisor = Supervisor(deployment, loop, training)
     supervisor.close()  # its own thread: looks are made by the test
     try:
-        yield Bench(deployment, supervisor, learner)
+        yield Bench(deployment, supervisor, learner, run)
     finally:
         run(deployment.stop())
         loop.call_soon_threadsafe(loop.stop)
@@ -259,3 +297,28 @@ def test_a_process_that_dies_while_it_loads_begins_with_the_weights_that_answere
         return while_loading, learner.path
 
     assert asyncio.run(ask()) == ("A", "B")
+
+
+def test_a_candidate_is_asked_silently_though_the_learner_answers_everybody(tmp_path: Path) -> None:
+    with bench(tmp_path, config=DeployConfig(incumbent=IncumbentConfig(url="http://127.0.0.1:9/v1"))) as found:
+        live_with_candidate(found)
+        assert [found.ask(number) for number in range(3)] == [200] * 3
+        assert sorted(found.answered()) == [("A", True)] * 3 + [("B", False)] * 3
+        found.person(may_shadow=False)
+        assert found.ask(3) == 200
+        assert found.answered()[6:] == [("A", True)]
+
+
+def test_in_shadow_both_are_asked_and_in_a_canary_the_candidate_alone(tmp_path: Path) -> None:
+    with bench(tmp_path, config=DeployConfig(incumbent=IncumbentConfig(url="http://127.0.0.1:9/v1"))) as found:
+        live_with_candidate(found)
+        found.person(stage="canary", share=0.0)
+        assert found.ask(1) == 502  # nobody is the incumbent here
+        assert found.answered() == [("B", False)]
+        found.person(stage="shadow")
+        assert found.ask(2) == 502
+        assert sorted(found.answered()[1:]) == [("A", False), ("B", False)]
+        found.deployment.candidate = None
+        found.person(stage="canary", share=1.0, tau=0.99)
+        assert found.ask(3) == 502
+        assert found.answered()[3:] == [("A", False)]  # V too low: its answer is known, and not asked for again
