@@ -6,9 +6,10 @@ import asyncio
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foretaste.deploy import keys, learner_process, operator, store, tables
+from foretaste.deploy import keys, learner_process, operator, promotion, store, tables
 from foretaste.deploy import state as states
+from foretaste.deploy.analysis import Finding, Verdict
 from foretaste.deploy.chat import chat
 from foretaste.deploy.database import reading, writing
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.learner import LearnerUnavailable, ScriptedLearner
 from foretaste.deploy.learner_client import ProcessLearner
-from foretaste.deploy.settings import DeployConfig, IncumbentConfig, LearnerConfig
+from foretaste.deploy.settings import DeployConfig, IncumbentConfig, LearnerConfig, OldTasksConfig
+from foretaste.deploy.stages import Decision
 from foretaste.deploy.supervisor import Supervisor
 from foretaste.deploy.training_client import Training
 from foretaste.errors import DeployError
@@ -83,6 +86,15 @@ class Bench:
 
     def look(self) -> None:
         self.supervisor.look()
+
+    def look_until_answered(self) -> None:
+        """Look until all who are loaded have answered the old items, and once more."""
+        asking = None
+        while asking is None or self.supervisor._asking is not asking:
+            self.look()
+            asking = self.supervisor._asking
+            asking.result(60)
+            self.look()
 
     def ask(self, number: int) -> int:
         """Ask as a user would, and wait for the silent answers; return the status."""
@@ -322,3 +334,127 @@ def test_in_shadow_both_are_asked_and_in_a_canary_the_candidate_alone(tmp_path: 
         found.person(stage="canary", share=1.0, tau=0.99)
         assert found.ask(3) == 502
         assert found.answered()[3:] == [("A", False)]  # V too low: its answer is known, and not asked for again
+
+
+OLD = [{"messages": [{"role": "user", "content": str(n)}], "answer": "yes"} for n in range(100)]
+
+
+def with_old_items(folder: Path, items: list[dict[str, Any]] = OLD) -> DeployConfig:
+    (folder / "old.jsonl").write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
+    return DeployConfig(old_tasks=OldTasksConfig(file="old.jsonl"))
+
+
+def held_against_old(found: Bench, name: str) -> Finding:
+    return next(one for one in found.supervisor.seen[name].findings if one.check == "old tasks")
+
+
+def test_the_accepted_versions_answers_to_old_items_outlive_a_restart(tmp_path: Path) -> None:
+    config = with_old_items(tmp_path)
+    with bench(tmp_path, config=config) as found:
+        found.look_until_answered()
+        found.person(stage="live", share=1.0, tau=0.5, looks=50, accepted="A", accepted_path="A", held=True)
+    with bench(tmp_path, config=config) as found:
+        found.learner.function = lambda _: ("no", 0.9)  # what comes next has forgotten everything
+        found.publish("B")
+        found.look_until_answered()
+        assert found.state.candidate == "B"
+        told = held_against_old(found, "candidate")
+        assert (told.verdict, "forgetting" in told.reason) == (Verdict.FAILURE, True)
+
+
+def test_an_accepted_version_answers_the_old_items_before_anything_is_held_against_it(tmp_path: Path) -> None:
+    config = with_old_items(tmp_path)
+    with bench(tmp_path, config=config) as found:
+        found.person(stage="live", share=1.0, accepted="A", accepted_path="A", held=True)
+        found.person(checkpoint="B", checkpoint_path="B", stage="shadow", share=0.0)
+        found.learner.checkpoint = "B"
+        found.look_until_answered()
+        told = held_against_old(found, "current")
+        assert (told.verdict, "A" in told.reason) == (Verdict.INCONCLUSIVE, True)
+        assert "0 of 100" in told.reason
+        found.publish("C")
+        found.act("rollback")
+        found.learner.seconds = 0.2
+        found.supervisor._weights.follow(found.learner)
+        assert found.learner.checkpoint == "A"
+        for _ in range(2):
+            found.look()
+            assert found.state.checkpoint == "A"  # C has to wait until A has answered
+        found.look_until_answered()
+        assert found.state.checkpoint == "C"
+        found.look_until_answered()
+        assert held_against_old(found, "current").verdict is Verdict.SUCCESS
+
+
+def test_answers_to_old_items_are_kept_though_some_failed(tmp_path: Path) -> None:
+    config = with_old_items(tmp_path)
+    with bench(tmp_path, config=config) as found:
+        asked: list[str] = []
+
+        def busy(messages: Any) -> tuple[str, float]:
+            asked.append(messages[-1]["content"])
+            if len(asked) > 30:
+                raise RuntimeError
+            return "yes", 0.9
+
+        found.learner.function = busy
+        found.look()
+        found.supervisor._asking.result(60)
+        assert found.supervisor._old.missing("A") == 70
+        found.learner.function = answer
+        found.look()
+        assert "30 of 100 old items; the last failure: failed" in held_against_old(found, "current").reason
+        found.look_until_answered()
+        assert found.supervisor._old.missing("A") == 0
+        assert len(asked) == 100
+    more = with_old_items(tmp_path, [*OLD[1:], {**OLD[0], "answer": "no"}])
+    with bench(tmp_path, config=more) as found:
+        assert found.supervisor._old.missing("A") == 1  # an item with another answer is another item
+
+
+def test_old_items_hold_up_neither_a_look_nor_what_comes_from_outside(tmp_path: Path) -> None:
+    with bench(tmp_path, config=with_old_items(tmp_path)) as found:
+        found.learner.seconds = 60.0
+        began = time.monotonic()
+        found.look()
+        found.look()
+        found.at_the_command_line(held=True)
+        found.supervisor.sync()
+        assert found.state.held
+        assert time.monotonic() - began < 30
+        assert found.supervisor.seen["current"].kind == "hold"
+        found.supervisor.close()
+
+
+def test_what_a_person_does_holds_against_a_decision_that_was_made_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for changes in ({"held": True}, {"stage": "shadow", "share": 0.0, "since": 7, "held": True}):
+        with bench(tmp_path / str(len(changes))) as found:
+            found.look()
+            found.person(stage="canary", share=0.5, step=0, tau=0.5)
+
+            def decided(deployment: Any, present: Any, old: Any, changes: Any = changes, found: Any = found) -> Any:
+                found.at_the_command_line(**changes)  # while the decision is being made
+                stage = promotion.stage_of(present)
+                return Decision("promote", "for a test", replace(stage, name="live", share=1.0))
+
+            with monkeypatch.context() as patched:
+                patched.setattr(promotion, "decision", decided)
+                with pytest.raises(DeployError, match=r"raised by people only|Nothing was changed"):
+                    found.look()
+            found.supervisor.sync()
+            assert found.state.stage == changes.get("stage", "canary")
+            assert found.state.accepted is None
+
+
+def test_in_live_the_share_follows_the_ceiling_down_and_up_unless_it_is_held(tmp_path: Path) -> None:
+    with bench(tmp_path) as found:
+        found.look()
+        found.person(stage="live", share=1.0, tau=0.5, looks=50)
+        shares: list[float] = []
+        for changes in ({"share_ceiling": 0.2}, {"share_ceiling": 1.0, "held": True}, {"held": False}):
+            found.person(**changes)
+            found.look()
+            shares.append(found.state.share)
+        assert shares == [0.2, 0.2, 1.0]

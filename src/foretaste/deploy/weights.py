@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,9 +35,13 @@ class Loop:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
 
+    def begin(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Run a coroutine in the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine in the loop, and wait for it."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = self.begin(work)
         try:
             return future.result(LONGEST_SECONDS)
         except BaseException:
@@ -73,7 +78,7 @@ class Weights:
         if present.stage != "shadow":
             values = {"candidate": newest.id, "candidate_path": newest.path, "candidate_since": self._requests()}
             changes = {**promotion.NO_CANDIDATE, **values, **taken}
-            deployment.change("candidate", promotion.ACTOR, changes, "training made it")
+            deployment.change("candidate", promotion.ACTOR, changes, "training made it", decided_from=present)
             return
         try:
             identity = self._loop.wait(learner.load(newest.path))
@@ -81,7 +86,7 @@ class Weights:
             self._unfit = newest.number
             raise
         changes = promotion.fresh_checkpoint(identity, newest.path, self._requests()) | taken
-        deployment.change("checkpoint", promotion.ACTOR, changes, "training made it")
+        deployment.change("checkpoint", promotion.ACTOR, changes, "training made it", decided_from=present)
 
     def follow(self, learner: Learner) -> bool:
         """Have the weights answer that the state names; return whether they do.
@@ -102,7 +107,7 @@ class Weights:
             if identity == present.checkpoint:
                 return True
         changes = promotion.fresh_checkpoint(identity, path, self._requests())
-        deployment.change("checkpoint", promotion.ACTOR, changes, "loaded")
+        deployment.change("checkpoint", promotion.ACTOR, changes, "loaded", decided_from=present)
         return True
 
     def keep_candidate(self) -> None:
