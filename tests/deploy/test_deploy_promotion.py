@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foretaste.deploy import audit, examination, state
 from foretaste.deploy.database import open_engine, reading
@@ -139,4 +141,47 @@ def test_only_people_loosen_caps(tmp_path: Path) -> None:
         audit.verify(connection, key)
     assert [list(entry.payload["refused"]) for entry in refused][:2] == [["share_ceiling"], ["tokens_per_day"]]
     assert len(refused) == 7
+    engine.dispose()
+
+
+ANYTHING = {
+    "stage": st.sampled_from(state.STAGES),
+    "share": st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    "share_ceiling": st.sampled_from([0.2, 1.0]),
+    "checkpoint": st.sampled_from(["A", "B", "C"]),
+    "since": st.integers(0, 3),
+    "held": st.booleans(),
+}
+CHANGES = st.fixed_dictionaries({}, optional=ANYTHING)
+
+
+@given(st.lists(st.tuples(st.booleans(), CHANGES, CHANGES), max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_nothing_automatic_moves_on_what_a_person_holds_or_has_moved_meanwhile(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[bool, dict[str, Any], dict[str, Any]]]
+) -> None:
+    engine, key = open_engine(tmp_path_factory.mktemp("store")), b"k" * 32
+    before = state.begin(engine, key, DeployConfig())
+    state.change(engine, key, "test", "person:ada", {"accepted": "A", "checkpoint": "A"}, "test")
+    for late, by_person, automatic in moves:
+        decided_from = state.load(engine)
+        before = state.change(engine, key, "test", "person:ada", by_person, "test") if late else decided_from
+        try:
+            after = state.change(engine, key, "test", "stages", automatic, "test", decided_from=decided_from)
+        except DeployError:
+            assert state.load(engine) == before
+            continue
+        assert (before.stage, before.checkpoint, before.since) == (
+            decided_from.stage,
+            decided_from.checkpoint,
+            decided_from.since,
+        )
+        assert after.share_ceiling <= before.share_ceiling
+        assert after.held or not before.held
+        if before.held:
+            assert after.share <= before.share
+            assert state.STAGES.index(after.stage) <= state.STAGES.index(before.stage)
+            assert after.stage == "shadow" or after.checkpoint in (before.checkpoint, "A")
+    with reading(engine) as connection:
+        audit.verify(connection, key)
     engine.dispose()

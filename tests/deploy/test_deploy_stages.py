@@ -98,6 +98,9 @@ def test_no_stage_passes_the_ceiling_that_a_person_set() -> None:
     last = decide(Stage("canary", "c1", 0.2, step=2), SERVED, capped).stage
     assert (last.name, last.share) == ("live", 0.2)
     assert decide(Stage("live", "c1", 1.0), SERVED, capped).stage.share == 0.2  # lowered while live
+    assert decide(Stage("live", "c1", 0.2), SERVED, CONFIG).stage.share == 1.0  # raised again
+    small = decide(Stage("live", "c1", 0.01, last_good="c0"), BREACH, CONFIG)
+    assert (small.kind, small.stage.share) == ("rollback", 0.01)  # a breach gives nobody more
     assert decide(shadow("c1"), READY, replace(CONFIG, share_ceiling=0.0)).kind == "inconclusive"
 
 

@@ -75,16 +75,22 @@ async def _route(
     # What is kept back without a look at V is an unbiased sample too.
     check_share = deployment.config.takeover.check_share if state.stage == "live" else 1.0
     exchange.sampled = bool(exchange.reason) or drawn.check < check_share
-    if not exchange.reason:
-        answer = await _ask(deployment, exchange, learner, messages, drawn)
-        if answer is not None:
-            await _serve(deployment, exchange, request, answer, send)
-            return None
+    answer = None if exchange.reason else await _ask(deployment, exchange, learner, messages, drawn)
+    if deployment.may_shadow():
+        for one in _silent(deployment, exchange, learner):
+            deployment.shadow.offer(one, exchange.id, messages, drawn.seed)
+    if answer is not None:
+        return await _serve(deployment, exchange, request, answer, send)
     deployment.metrics.kept_back.labels(exchange.reason).inc()
-    silent = not exchange.answers and deployment.may_shadow()
-    if silent:
-        deployment.shadow.offer(deployment.candidate or learner, exchange.id, messages, drawn.seed)
     return await _incumbent(deployment, exchange, request, receive, send)
+
+
+def _silent(deployment: Deployment, exchange: Exchange, learner: Learner) -> list[Learner]:
+    """Return who answers silently: a candidate every chat, the learner in shadow, or alone, what it did not answer."""
+    candidate = deployment.candidate
+    if candidate is None:
+        return [] if exchange.answers else [learner]
+    return [candidate, learner] if exchange.stage == "shadow" else [candidate]
 
 
 async def _ask(

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ class Deployment:
         """Newer weights that answer silently in place of the learner."""
         self.learner_rests_until = 0.0
         """Monotonic time until which users do not wait for a learner that was too slow."""
+        self.changing = threading.Lock()
+        """Held while `state` is replaced, so that none is replaced by an older one."""
         self.on_killed: list[Any] = []
         """Called, from the kill switch's thread, with the reason."""
         self._began = (time.time(), time.monotonic())
@@ -177,10 +180,15 @@ class Deployment:
         wanted = {name: value for name, value in request.items() if not plain or name in SHARED}
         return json.dumps(wanted if model is None else {**wanted, "model": model}).encode()
 
-    def change(self, kind: str, actor: str, changes: dict[str, Any], reason: str) -> State:
+    def change(
+        self, kind: str, actor: str, changes: dict[str, Any], reason: str, *, decided_from: State | None = None
+    ) -> State:
         """Change the state, audited; blocks on the database, so not in the event loop."""
-        self.state = state.change(self.engine, self.audit_key, kind, actor, changes, reason)
-        return self.state
+        with self.changing:
+            self.state = state.change(
+                self.engine, self.audit_key, kind, actor, changes, reason, decided_from=decided_from
+            )
+            return self.state
 
     def record(self, kind: str, actor: str, payload: dict[str, Any]) -> None:
         """Write an audit entry that changes nothing; blocks on the database."""

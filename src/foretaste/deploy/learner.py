@@ -27,6 +27,21 @@ class Learner(Protocol):
         """Content id of the weights that answer now; None while none are loaded."""
         ...
 
+    @property
+    def path(self) -> str:
+        """Where these weights were loaded from."""
+        ...
+
+    @property
+    def fault(self) -> str:
+        """Why the last weights could not be loaded; empty if they could."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """True once it was closed or killed."""
+        ...
+
     async def answer(self, messages: Messages, *, seed: int, urgent: bool, deadline_seconds: float) -> LearnerAnswer:
         """Answer one chat; `urgent` ones, which a user waits for, go first.
 
@@ -58,6 +73,17 @@ class ScriptedLearner:
         self.checkpoint: str | None = "scripted"
         self.function, self.seconds = function, seconds
         self.killed = False
+        self.fault = ""
+
+    @property
+    def path(self) -> str:
+        """Its name, as that of its weights."""
+        return self.checkpoint or ""
+
+    @property
+    def ended(self) -> bool:
+        """True once it was killed."""
+        return self.killed
 
     async def answer(self, messages: Messages, *, seed: int, urgent: bool, deadline_seconds: float) -> LearnerAnswer:
         """Answer by the function."""

@@ -36,8 +36,9 @@ class ProcessLearner:
         self.checkpoint: str | None = None
         self.restarts = 0
         self.path = path
+        """Of the weights that answer; a process that died begins with them again."""
         self.fault = ""
-        """Why the last weights could not be loaded."""
+        """Why the last weights could not be loaded; empty if they could."""
         self._config = config
         self._jobs = itertools.count()
         self._waiting: dict[int, tuple[asyncio.Future[LearnerAnswer], bool]] = {}
@@ -54,6 +55,11 @@ class ProcessLearner:
     def process_id(self) -> int | None:
         """Of the learner's process, while there is one."""
         return self._process.pid if self._process is not None and self._process.is_alive() else None
+
+    @property
+    def ended(self) -> bool:
+        """True once it was closed or killed."""
+        return self._closing
 
     async def answer(self, messages: Messages, *, seed: int, urgent: bool, deadline_seconds: float) -> LearnerAnswer:
         """Have the process answer one chat.
@@ -83,11 +89,15 @@ class ProcessLearner:
             self._waiting.pop(job, None)
 
     async def load(self, path: str) -> str:
-        """Have the process take up other weights; requests go on with the old ones until then."""
+        """Have the process take up other weights; requests go on with the old ones until then.
+
+        Raises: LearnerUnavailable if they cannot be loaded, and for a process that has ended for good.
+        """
+        if self._closing:
+            raise LearnerUnavailable("killed")
         future = self._loads.get(path)
         if future is None:
             future = self._loads[path] = self._loop.create_future()
-            self.path = path
             self._outbox.put(Load(path))
         try:
             async with asyncio.timeout(LOAD_SECONDS):

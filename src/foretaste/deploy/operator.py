@@ -66,7 +66,7 @@ def _promotion(state: State, config: DeployConfig, seen: int) -> dict[str, Any]:
         raise DeployError("There is no checkpoint to promote: the learner has loaded none yet")
     shares = config.stages.canary_shares
     if state.stage == "live":
-        raise DeployError("It is live already; its share is capped by share_ceiling: foretaste deploy cap --help")
+        raise DeployError("It is live already; its share follows share_ceiling: foretaste deploy cap --help")
     step = state.step + 1 if state.stage == "canary" else 0
     if step >= len(shares):
         live = {"stage": "live", "share": min(1.0, state.share_ceiling), "since": seen, "failures": 0}

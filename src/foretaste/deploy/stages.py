@@ -2,7 +2,8 @@
 
     shadow   the incumbent answers everybody, the learner answers silently
     canary   the learner may answer a share of the requests, in steps, each baked for a number of requests
-    live     it may answer all requests whose value reaches the threshold, up to the share that a person allows
+    live     it may answer all requests whose value reaches the threshold, up to the share that a person allows,
+             which the share follows down and up
 
 `decide(stage, evidence, config)` reads nothing but its arguments, so it can run after every request or once an hour.
 Within a stage, `takeover.Threshold` says which requests. Where one checkpoint is live while a newer one is tried,
@@ -73,9 +74,7 @@ def decide(stage: Stage, evidence: Evidence, config: StageConfig) -> Decision:
         return Decision("rollback", failed, _back(stage, evidence, config), findings)
     needed = config.bake_requests if serving else config.shadow_requests
     if stage.name == "live":
-        over = stage.share > config.share_ceiling
-        lowered = replace(stage, share=min(stage.share, config.share_ceiling)) if over else stage
-        return Decision("hold", _reasons(findings, None), lowered, findings)
+        return Decision("hold", _reasons(findings, None), replace(stage, share=config.share_ceiling), findings)
     if evidence.requests < needed:
         return Decision("hold", f"{evidence.requests} of {needed} requests of this stage", stage, findings)
     open_ = _reasons(findings, Verdict.INCONCLUSIVE) or failed
@@ -106,7 +105,7 @@ def _back(stage: Stage, evidence: Evidence, config: StageConfig) -> Stage:
     good = stage.last_good if stage.last_good != stage.checkpoint else None
     if good is None or failures >= config.failures_to_shadow:
         return shadow(stage.checkpoint, since=since, failures=failures)
-    share = min(config.canary_shares[0], config.share_ceiling)
+    share = min(config.canary_shares[0], config.share_ceiling, stage.share)
     return Stage("canary", good, share, since, failures=failures)
 
 

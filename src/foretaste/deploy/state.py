@@ -1,8 +1,8 @@
 """The state of a deployment: stage, share, threshold, caps, permissions. Rows in the store, changed by audited events.
 
 Nothing here is code that a learner could touch or a setting that a restart could undo. Whatever limits the learner
-(caps, permissions, hold) is loosened by people only: `change` refuses an automatic actor that tries, and writes the
-attempt down. Next: `routing.py` for what the state permits.
+(caps, permissions, hold) is loosened by people only: `change` refuses an automatic actor that tries, or that moves on
+while a person holds the stage, and writes the attempt down. Next: `routing.py` for what the state permits.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class State:
     candidate_since: int = 0
     candidate_looks: int = 0
     candidate_threshold: dict[str, Any] | None = None
+    taken_up: int = 0
+    """Number of the newest checkpoint that was tried; what was left behind is not taken up again after a restart."""
     held: bool = False
     """A person stopped all promotion; what is served stays."""
     killed: bool = False
@@ -105,17 +107,33 @@ def begin(engine: Engine, key: bytes, config: DeployConfig) -> State:
         return read(connection)
 
 
-def change(engine: Engine, key: bytes, kind: str, actor: str, changes: dict[str, Any], reason: str) -> State:
+def change(
+    engine: Engine,
+    key: bytes,
+    kind: str,
+    actor: str,
+    changes: dict[str, Any],
+    reason: str,
+    *,
+    decided_from: State | None = None,
+) -> State:
     """Change the state and write down who did it and why, in one transaction.
 
-    Raises: DeployError for a name or value that cannot be, and where an automatic actor loosens what only people may;
-    that attempt is audited too.
+    `decided_from` is the state that led to the change: if stage or checkpoint are others by now, nothing is done.
+
+    Raises: DeployError for a name or value that cannot be, for a change that is out of date, and where an automatic
+    actor loosens what only people may; that attempt is audited too.
     """
     for name in changes:
         if name not in NAMES:
             raise DeployError(unknown("part of the state", name, NAMES))
     with writing(engine) as connection:
         before = read(connection)
+        if decided_from is not None and _place(before) != _place(decided_from):
+            raise DeployError(
+                f"The change {kind!r} ({', '.join(changes)}) was decided in {_words(decided_from)}, but by now it is "
+                f"{_words(before)}. Nothing was changed; it is decided anew from there"
+            )
         _check(dataclasses.replace(before, **changes))
         loosened = [] if is_person(actor) else _loosened(before, changes)
         if not loosened:
@@ -124,7 +142,17 @@ def change(engine: Engine, key: bytes, kind: str, actor: str, changes: dict[str,
             return read(connection)
         refused = {"refused": {name: changes[name] for name in loosened}, "reason": reason}
         audit.append(connection, key, f"{kind}_refused", actor, refused)
-    raise DeployError(f"{actor} may not loosen {', '.join(loosened)}: caps and permissions are raised by people only")
+    what = "caps and permissions" + (", and what a person holds," if before.held else "")
+    raise DeployError(f"{actor} may not loosen {', '.join(loosened)}: {what} are raised by people only")
+
+
+def _place(state: State) -> tuple[Any, ...]:
+    """Return what makes a decision one about this state: whoever moves a deployment changes a part of it."""
+    return state.stage, state.step, state.since, state.checkpoint
+
+
+def _words(state: State) -> str:
+    return f"{state.stage} since request {state.since} with checkpoint {(state.checkpoint or 'none')[:12]}"
 
 
 def _loosened(before: State, changes: dict[str, Any]) -> list[str]:
@@ -133,8 +161,17 @@ def _loosened(before: State, changes: dict[str, Any]) -> list[str]:
         name for name, loose in _GRANTED_BY_PEOPLE.items() if changes.get(name) is loose != getattr(before, name)
     ]
     ceiling = min(before.share_ceiling, float(changes.get("share_ceiling", before.share_ceiling)))
-    above = ["share"] if changes.get("share", 0.0) > max(ceiling, before.share) else []
-    return raised + granted + above
+    most = before.share if before.held else max(ceiling, before.share)
+    above = ["share"] if changes.get("share", 0.0) > most else []
+    return raised + granted + above + (_moved_up(before, changes) if before.held else [])
+
+
+def _moved_up(before: State, changes: dict[str, Any]) -> list[str]:
+    """Return what would let more, or other weights than the accepted ones, answer users."""
+    stage, checkpoint = (changes.get(name, getattr(before, name)) for name in ("stage", "checkpoint"))
+    higher = ["stage"] if STAGES.index(stage) > STAGES.index(before.stage) else []
+    other = stage != "shadow" and checkpoint not in (before.checkpoint, before.accepted)
+    return [*higher, "checkpoint"] if other else higher
 
 
 def _check(state: State) -> None:

@@ -1,20 +1,20 @@
-"""Looks after a running deployment, in a thread of its own: changes from outside, thresholds, stages, retention.
+"""Looks after a running deployment, in threads of its own: changes from outside; thresholds, stages, retention.
+
+What comes from outside has a thread for itself, so that a kill or a rollback waits for no weights that are loaded.
 
 A failure here (the database is gone, say) is logged and tried again; requests go on meanwhile. Everything that
-concerns the event loop's own objects is handed to the loop. Next: `promotion.py`.
+concerns the event loop's own objects is handed to the loop. Next: `promotion.py`, `weights.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-import sqlalchemy as sa
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 from foretaste.deploy import audit, keys, promotion, state, store
 from foretaste.deploy.analysis import Finding
@@ -23,13 +23,12 @@ from foretaste.deploy.deployment import Deployment, describe
 from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
 from foretaste.deploy.learner import Learner, LearnerUnavailable
-from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.old_items import OldItems
 from foretaste.deploy.promotion import Seen
 from foretaste.deploy.stages import Decision
 from foretaste.deploy.state import State
-from foretaste.deploy.tables import checkpoints
 from foretaste.deploy.training_client import Training
+from foretaste.deploy.weights import Loop, Weights
 from foretaste.errors import ForetasteError
 
 logger = logging.getLogger(__name__)
@@ -39,46 +38,63 @@ SYNC_SECONDS = 0.5
 RETENTION_SECONDS = 3600.0
 
 
+class Job(NamedTuple):
+    """What is done again and again."""
+
+    name: str
+    seconds: float
+    """From one beginning to the next, at least."""
+    work: Callable[[], None]
+
+
 class Supervisor:
     """Start it once the deployment has started; `close` before the deployment stops."""
 
     def __init__(self, deployment: Deployment, loop: asyncio.AbstractEventLoop, training: Training) -> None:
         self.seen: dict[str, Seen] = {}
         """The last decision about each checkpoint: `current` and `candidate`."""
-        self._deployment, self._loop, self._training = deployment, loop, training
-        self._old = OldItems.load(deployment.config.old_tasks, deployment.folder, deployment.compare)
-        self._exam = Examination.of(deployment.config.exam, deployment.folder, deployment.files)
+        self._deployment, self._loop, self._training = deployment, Loop(loop), training
+        self._weights = Weights(deployment, self._loop)
+        config = deployment.config
+        self._old = OldItems.load(config, deployment.folder, deployment.files, deployment.compare)
+        self._asking: Future[None] | None = None
+        """The old items that are being answered."""
+        self._exam = Examination.of(config.exam, deployment.folder, deployment.files)
         if self._exam:
             deployment.on_killed.append(lambda _, exam=self._exam: exam.stop())
         self._head = -1
-        self._taken = 0
         self._stop = threading.Event()
         self._due: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._run, name="foretaste-supervisor", daemon=True)
-        self._thread.start()
+        jobs: list[Job] = [
+            Job("look", config.takeover.every_seconds, self.look),
+            Job("refusals", AUDIT_SECONDS, self.audit_refusals),
+            Job("retention", RETENTION_SECONDS, self.retain),
+        ]
+        self._threads = [
+            threading.Thread(target=self._run, args=arguments, name=f"foretaste-{arguments[0].name}", daemon=True)
+            for arguments in ([Job("sync", 0.0, self.sync)], jobs)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """End the thread, and an exam that is being sat."""
+        """End the threads, and an exam that is being sat."""
         self._stop.set()
         if self._exam:
             self._exam.close()
-        self._thread.join(5.0)
+        if self._asking is not None:
+            self._asking.cancel()
+        for thread in self._threads:
+            thread.join(5.0)
 
-    def _run(self) -> None:
-        config = self._deployment.config
-        jobs: list[tuple[str, float, Callable[[], None]]] = [
-            ("sync", 0.0, self.sync),
-            ("look", config.takeover.every_seconds, self.look),
-            ("refusals", AUDIT_SECONDS, self.audit_refusals),
-            ("retention", RETENTION_SECONDS, self.retain),
-        ]
-        while not self._stop.wait(min(SYNC_SECONDS, config.takeover.every_seconds)):
-            for name, seconds, job in jobs:
+    def _run(self, *jobs: Job) -> None:
+        while not self._stop.wait(min(SYNC_SECONDS, self._deployment.config.takeover.every_seconds)):
+            for name, seconds, work in jobs:
                 if time.monotonic() < self._due.get(name, 0.0):
                     continue
                 self._due[name] = time.monotonic() + seconds
                 try:
-                    job()
+                    work()
                 except (ForetasteError, LearnerUnavailable, TimeoutError) as error:
                     logger.error("Supervisor (%s): %s", name, describe(error))
                 except Exception as error:  # the thread must outlive a fault, and a text may be in its message
@@ -93,19 +109,19 @@ class Supervisor:
             reason = deployment.switch.unrecorded
             deployment.change("killed", "server", {"killed": True}, reason)
             deployment.switch.unrecorded = ""
-        with reading(deployment.engine) as connection:
+        with deployment.changing, reading(deployment.engine) as connection:
             head = audit.read_head(connection).seq
             if head == self._head:
                 return
             found = state.read(connection)
             valid = keys.valid_by_hash(connection)
-        self._head = head
-        was_killed, deployment.state = deployment.state.killed, found
+            self._head = head
+            was_killed, deployment.state = deployment.state.killed, found
         deployment.gatekeeper.keys = valid
         if found.killed:
             deployment.switch.kill("the state says so", recorded=True)
         elif was_killed and deployment.killed and deployment.switch.lift():
-            self._in_loop(deployment.start_learner)
+            self._loop.call(deployment.start_learner)
 
     def audit_refusals(self) -> None:
         """Write down how often requests were refused, by reason and key."""
@@ -131,126 +147,91 @@ class Supervisor:
         if deployment.killed or learner is None or learner.checkpoint is None:
             return
         self._training.keep_going()
-        if deployment.state.checkpoint != learner.checkpoint:
-            self._adopt(learner)
-        self._take_up_candidate(learner)
-        self._look_at_current(learner)
+        if not self._owes_answers(learner):
+            self._weights.take_up_newest(learner)
+        if self._weights.follow(learner):
+            self._look_at_current(learner)
+        self._weights.keep_candidate()
         if deployment.state.candidate is not None and deployment.candidate is not None:
             self._look_at_candidate(learner)
-
-    def _adopt(self, learner: Learner) -> None:
-        """Begin with the weights that are loaded (at the first start, or when the configuration names others)."""
-        assert learner.checkpoint is not None
-        path = learner.path if isinstance(learner, ProcessLearner) else learner.checkpoint
-        changes = promotion.fresh_checkpoint(learner.checkpoint, path, self._requests())
-        self._deployment.change("checkpoint", promotion.ACTOR, changes, "loaded")
-
-    def _take_up_candidate(self, learner: Learner) -> None:
-        """Load the newest checkpoint of training: in shadow in place of the present one, else beside it."""
-        deployment = self._deployment
-        with reading(deployment.engine) as connection:
-            newest = connection.execute(sa.select(checkpoints).order_by(checkpoints.c.number.desc()).limit(1)).first()
-        known = (deployment.state.checkpoint, deployment.state.candidate, deployment.state.accepted)
-        if newest is None or newest.id in known or newest.number <= self._taken:
-            return
-        self._taken = newest.number  # a checkpoint that cannot be loaded is not tried for ever
-        if deployment.state.stage == "shadow":
-            identity = self._await(learner.load(newest.path))
-            changes = promotion.fresh_checkpoint(identity, newest.path, self._requests())
-            deployment.change("checkpoint", promotion.ACTOR, changes, "training made it")
-            return
-        if deployment.candidate is None:
-            candidate = self._in_loop(lambda: self._second(newest.path))
-        else:
-            candidate = deployment.candidate
-            self._await(candidate.load(newest.path))
-        deployment.candidate = candidate
-        values = {"candidate": newest.id, "candidate_path": newest.path, "candidate_since": self._requests()}
-        deployment.change("candidate", promotion.ACTOR, {**promotion.NO_CANDIDATE, **values}, "training made it")
-
-    def _second(self, path: str) -> Learner:
-        deployment = self._deployment
-        if isinstance(deployment.learner, ProcessLearner):
-            return ProcessLearner(deployment.config.learner, path)
-        return deployment.scripted(path)
+        self._ask_old_items(learner)
 
     def _look_at_current(self, learner: Learner) -> None:
-        deployment = self._deployment
-        found = promotion.calibrated(deployment, deployment.state)
+        deployment, present = self._deployment, self._deployment.state
+        found = promotion.calibrated(deployment, present)
         if found is not None:
             changes = {"tau": found.tau, "threshold": found.threshold, "looks": found.looks}
-            deployment.change("calibrated", promotion.ACTOR, changes, str((found.threshold or {}).get("reason", "")))
-        present = deployment.state
-        old = self._held_against_old(learner, present.checkpoint) if present.stage == "shadow" else None
+            present = self._change("calibrated", changes, str((found.threshold or {}).get("reason", "")), present)
+        old = self._held_against_old(present, present) if present.stage == "shadow" else None
         decided = self._examined(promotion.decision(deployment, present, old), present)
         self.seen["current"] = Seen(decided.kind, decided.reason, decided.findings)
+        share = decided.stage.share
         if decided.kind == "rollback" or (decided.kind == "promote" and not present.held):
-            self._carry_out(learner, decided)
-        elif decided.stage.share < present.share:
-            deployment.change("capped", promotion.ACTOR, {"share": decided.stage.share}, decided.reason)
+            # The state first: from then on nothing is served that the threshold was not chosen for.
+            changes = promotion.changes_of(present, decided, self._requests())
+            self._change(decided.kind, changes, decided.reason, present)
+            self._weights.follow(learner)
+        elif share < present.share or (share > present.share and not present.held):
+            self._change("capped", {"share": share}, decided.reason, present)
 
     def _look_at_candidate(self, learner: Learner) -> None:
-        deployment, candidate = self._deployment, self._deployment.candidate
-        assert candidate is not None
-        present = promotion.as_candidate(deployment.state)
+        deployment, now = self._deployment, self._deployment.state
+        present = promotion.as_candidate(now)
         found = promotion.calibrated(deployment, present)
         if found is not None:
             changes = {"candidate_threshold": found.threshold, "candidate_looks": found.looks}
-            reason = str((found.threshold or {}).get("reason", ""))
-            deployment.change("candidate_calibrated", promotion.ACTOR, changes, reason)
-            present = promotion.as_candidate(deployment.state)
-        old = self._held_against_old(candidate, present.checkpoint)
+            now = self._change("candidate_calibrated", changes, str((found.threshold or {}).get("reason", "")), now)
+            present = promotion.as_candidate(now)
+        old = self._held_against_old(present, now)
         decided = self._examined(promotion.decision(deployment, present, old), present)
         self.seen["candidate"] = Seen(decided.kind, decided.reason, decided.findings)
-        if decided.kind != "promote" or deployment.state.held or present.checkpoint_path is None:
+        if decided.kind != "promote" or now.held or present.checkpoint_path is None:
             return
-        identity = self._await(learner.load(present.checkpoint_path))
+        identity = self._loop.wait(learner.load(present.checkpoint_path))
         moved = promotion.changes_of(present, decided, self._requests())
         kept = {name: getattr(present, name) for name in ("tau", "threshold", "looks")}
         changes = {**promotion.NO_CANDIDATE, **kept, **moved}
         changes |= {"checkpoint": identity, "checkpoint_path": present.checkpoint_path}
-        deployment.change("promote", promotion.ACTOR, changes, decided.reason)
-        deployment.candidate = None
-        self._await(candidate.close())
+        self._change("promote", changes, decided.reason, now)
+        self._weights.keep_candidate()
 
-    def _carry_out(self, learner: Learner, decided: Decision) -> None:
-        deployment = self._deployment
-        changes = promotion.changes_of(deployment.state, decided, self._requests())
-        other = changes.get("checkpoint_path")
-        # The state first: from then on nothing is served that the threshold was not chosen for.
-        deployment.change(decided.kind, promotion.ACTOR, changes, decided.reason)
-        if other is not None:
-            self._await(learner.load(other))
+    def _change(self, kind: str, changes: dict[str, Any], reason: str, decided_from: State) -> State:
+        return self._deployment.change(kind, promotion.ACTOR, changes, reason, decided_from=decided_from)
 
     def _examined(self, decided: Decision, present: State) -> Decision:
         if self._exam is None or present.checkpoint_path is None:
             return decided
         return self._exam.held_against(decided, promotion.stage_of(present), present.checkpoint_path)
 
-    def _held_against_old(self, learner: Learner, checkpoint: str | None) -> Finding | None:
+    # Old tasks ----------------------------------------------------------------------------------
+
+    def _ask_old_items(self, learner: Learner) -> None:
+        """Have those weights answer the old items, beside everything else, that have not: the accepted ones first."""
+        present = self._deployment.state
         if self._old is None:
-            return OldItems.NOTHING
-        old = self._old
-        return self._await(old.finding(learner, checkpoint or "", self._deployment.state.accepted))
+            return
+        self._old.save(present.accepted, present.checkpoint, present.candidate)
+        if self._asking is not None:
+            if not self._asking.done():
+                return
+            if error := self._asking.exception():
+                logger.error("Supervisor (old items): %s", type(error).__name__)
+        loaded = {one.checkpoint: one for one in (self._deployment.candidate, learner) if one is not None}
+        for checkpoint in (present.accepted, present.checkpoint, present.candidate):
+            if checkpoint in loaded and self._old.missing(checkpoint):
+                self._asking = self._loop.begin(self._old.ask(loaded[checkpoint]))
+                return
+
+    def _owes_answers(self, learner: Learner) -> bool:
+        """Return whether the weights that answer are the accepted ones, and have still to be asked the old items."""
+        loaded = learner.checkpoint
+        if self._old is None or loaded is None or loaded != self._deployment.state.accepted:
+            return False
+        return self._old.due(loaded)
+
+    def _held_against_old(self, tried: State, present: State) -> Finding:
+        return OldItems.NOTHING if self._old is None else self._old.finding(tried.checkpoint or "", present.accepted)
 
     def _requests(self) -> int:
         with reading(self._deployment.engine) as connection:
             return store.requests_seen(connection)
-
-    # The event loop -----------------------------------------------------------------------------
-
-    def _await(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine in the server's loop, and wait for it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(600.0)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                future.cancel()
-            raise
-
-    def _in_loop(self, function: Callable[[], Any]) -> Any:
-        async def call() -> Any:
-            return function()
-
-        return self._await(call())
