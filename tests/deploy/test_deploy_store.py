@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,17 @@ from foretaste.deploy.figures import of_store
 from foretaste.deploy.judging import exact, same_json
 from foretaste.deploy.offline import Offline
 from foretaste.deploy.records import Answer, Exchange, Feedback, LateAnswer, LearnerAnswer
-from foretaste.deploy.tables import answers, checkpoints, events, head, meta, metadata, requests
+from foretaste.deploy.tables import (
+    MIGRATIONS,
+    answers,
+    checkpoints,
+    events,
+    head,
+    meta,
+    metadata,
+    migrate,
+    requests,
+)
 from foretaste.deploy.writer import Writer
 from foretaste.errors import ConfigError
 
@@ -130,6 +141,50 @@ def test_a_record_that_the_database_refuses_does_not_hold_the_others_up(engine: 
     assert (writer.dropped, writer.healthy) == (1, True)
 
 
+def test_feedback_that_nobody_waits_for_any_more_leaves_the_writer_alive(engine: sa.Engine, writer: Writer) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def blocked(_: sa.Connection) -> str:
+        begun.set()
+        assert go_on.wait(10)
+        return "late"
+
+    running = writer.submit(blocked)
+    assert begun.wait(10)
+    waiting = writer.submit(lambda _: done.append("a feedback that was given up"))
+    assert (waiting.cancel(), running.cancel()) == (True, False)  # what is being written stays
+    go_on.set()
+    assert running.result(10) == "late"
+    writer.put(exchange("after"))
+    scores(engine, writer)
+    with reading(engine) as connection:
+        assert list(connection.scalars(sa.select(requests.c.id))) == ["after"]
+    assert (done, writer.healthy) == ([], True)
+
+
+def test_a_fault_of_the_writer_itself_is_told_and_does_not_end_it(
+    engine: sa.Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(writer, "_commit", lambda batch: 1 / 0)
+        writer.put(exchange("lost"))
+        end = time.monotonic() + 10
+        while writer.healthy and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not writer.healthy
+    writer.put(exchange("after"))
+    scores(engine, writer)
+    assert writer.healthy
+
+
+def test_an_existing_store_is_brought_up_to_date(engine: sa.Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(sa.text("DROP INDEX deploy_answers_by_time"))
+        connection.execute(meta.update().where(meta.c.name == "version").values(value="1"))
+        assert migrate(connection) == (1, len(MIGRATIONS) + 1)
+    assert "deploy_answers_by_time" in {one["name"] for one in sa.inspect(engine).get_indexes("deploy_answers")}
+
+
 def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Writer) -> None:
     old, new = exchange("old", learner_says("x")), exchange("new", learner_says("x"))
     old.created -= 1000
@@ -143,7 +198,7 @@ def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Write
         assert list(connection.scalars(sa.select(answers.c.request))) == ["new"]
         assert connection.scalar(sa.select(sa.func.count()).select_from(events)) == 1
         assert connection.scalar(sa.select(head.c.id)) == 1
-        assert connection.scalar(sa.select(meta.c.value)) == "1"
+        assert connection.scalar(sa.select(meta.c.value).where(meta.c.name == "version")) == str(len(MIGRATIONS) + 1)
         assert list(connection.execute(sa.select(checkpoints))) == []
 
 
