@@ -119,6 +119,40 @@ def test_feedback_judges_the_answer_that_was_given_and_what_follows_for_the_othe
     assert writer.healthy
 
 
+def test_feedback_before_a_silent_answer_judges_it_as_feedback_after_it(engine: sa.Engine, writer: Writer) -> None:
+    given = {
+        "agrees": [("thumbs", 0.0, None)],
+        "differs": [("thumbs", 0.0, None)],
+        "good": [("thumbs", 1.0, None)],
+        "doubted": [("score", 0.7, None)],
+        "corrected": [("correction", None, "No")],
+        "first": [("correction", None, "maybe"), ("correction", None, "no")],
+    }
+    for order in ("before", "after"):
+        for name, feedbacks in given.items():
+            identity = f"{name} {order}"
+            silent = LateAnswer(identity, learner_says("yes" if name in ("agrees", "doubted") else "no"))
+            writer.put(exchange(identity, Answer("incumbent", True, 0.1, text="yes")))
+            if order == "after":
+                writer.put(silent)
+            for kind, score, text in feedbacks:
+                said = Feedback(identity, "k", kind, score, text)
+                writer.submit(lambda c, said=said: store.write_feedback(c, said, exact, correct_from=0.5)).result(10)
+            if order == "before":
+                writer.put(silent)
+    found = scores(engine, writer)
+    before, after = ({name: found[f"{name} {order}", "learner"] for name in given} for order in ("before", "after"))
+    assert before == {
+        "agrees": (0.0, "user"),
+        "differs": (None, None),
+        "good": (0.0, "comparator"),
+        "doubted": (0.7, "user"),
+        "corrected": (1.0, "user"),
+        "first": (1.0, "user"),
+    }
+    assert after == before
+
+
 def test_text_that_a_database_cannot_hold_is_kept_as_far_as_it_can_be(engine: sa.Engine, writer: Writer) -> None:
     writer.put(exchange("odd", Answer("incumbent", True, 0.1, text="nul \x00 lone \ud800 end")))
     scores(engine, writer)

@@ -56,6 +56,8 @@ class Writer:
         self.dropped = 0
         """Records that were left out because the queue was full or the database refused them for good."""
         self.written = 0
+        self.correct_from = 0.5
+        """`takeover.correct_from`: scores from here on count as correct."""
         self._engine, self._limit, self._flush = engine, queue, flush_seconds
         self._compare, self._judging = compare, judging
         self._queue: deque[Item] = deque()
@@ -154,7 +156,7 @@ class Writer:
     def _judge(self, connection: Connection, ids: list[str]) -> None:
         if self._judging:
             store.number_judged(connection, ids)
-            store.judge(connection, ids, self._compare)
+            store.judge(connection, ids, self._compare, correct_from=self.correct_from)
 
     def _failed(self, batch: list[Item], error: Exception) -> bool:
         """Refuse what is waited for; keep the records, unless the database works and one of them is to blame."""
