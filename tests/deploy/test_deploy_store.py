@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,17 @@ from foretaste.deploy.figures import of_store
 from foretaste.deploy.judging import exact, same_json
 from foretaste.deploy.offline import Offline
 from foretaste.deploy.records import Answer, Exchange, Feedback, LateAnswer, LearnerAnswer
-from foretaste.deploy.tables import answers, checkpoints, events, head, meta, metadata, requests
+from foretaste.deploy.tables import (
+    MIGRATIONS,
+    answers,
+    checkpoints,
+    events,
+    head,
+    meta,
+    metadata,
+    migrate,
+    requests,
+)
 from foretaste.deploy.writer import Writer
 from foretaste.errors import ConfigError
 
@@ -108,6 +119,40 @@ def test_feedback_judges_the_answer_that_was_given_and_what_follows_for_the_othe
     assert writer.healthy
 
 
+def test_feedback_before_a_silent_answer_judges_it_as_feedback_after_it(engine: sa.Engine, writer: Writer) -> None:
+    given = {
+        "agrees": [("thumbs", 0.0, None)],
+        "differs": [("thumbs", 0.0, None)],
+        "good": [("thumbs", 1.0, None)],
+        "doubted": [("score", 0.7, None)],
+        "corrected": [("correction", None, "No")],
+        "first": [("correction", None, "maybe"), ("correction", None, "no")],
+    }
+    for order in ("before", "after"):
+        for name, feedbacks in given.items():
+            identity = f"{name} {order}"
+            silent = LateAnswer(identity, learner_says("yes" if name in ("agrees", "doubted") else "no"))
+            writer.put(exchange(identity, Answer("incumbent", True, 0.1, text="yes")))
+            if order == "after":
+                writer.put(silent)
+            for kind, score, text in feedbacks:
+                said = Feedback(identity, "k", kind, score, text)
+                writer.submit(lambda c, said=said: store.write_feedback(c, said, exact, correct_from=0.5)).result(10)
+            if order == "before":
+                writer.put(silent)
+    found = scores(engine, writer)
+    before, after = ({name: found[f"{name} {order}", "learner"] for name in given} for order in ("before", "after"))
+    assert before == {
+        "agrees": (0.0, "user"),
+        "differs": (None, None),
+        "good": (0.0, "comparator"),
+        "doubted": (0.7, "user"),
+        "corrected": (1.0, "user"),
+        "first": (1.0, "user"),
+    }
+    assert after == before
+
+
 def test_text_that_a_database_cannot_hold_is_kept_as_far_as_it_can_be(engine: sa.Engine, writer: Writer) -> None:
     writer.put(exchange("odd", Answer("incumbent", True, 0.1, text="nul \x00 lone \ud800 end")))
     scores(engine, writer)
@@ -130,6 +175,50 @@ def test_a_record_that_the_database_refuses_does_not_hold_the_others_up(engine: 
     assert (writer.dropped, writer.healthy) == (1, True)
 
 
+def test_feedback_that_nobody_waits_for_any_more_leaves_the_writer_alive(engine: sa.Engine, writer: Writer) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def blocked(_: sa.Connection) -> str:
+        begun.set()
+        assert go_on.wait(10)
+        return "late"
+
+    running = writer.submit(blocked)
+    assert begun.wait(10)
+    waiting = writer.submit(lambda _: done.append("a feedback that was given up"))
+    assert (waiting.cancel(), running.cancel()) == (True, False)  # what is being written stays
+    go_on.set()
+    assert running.result(10) == "late"
+    writer.put(exchange("after"))
+    scores(engine, writer)
+    with reading(engine) as connection:
+        assert list(connection.scalars(sa.select(requests.c.id))) == ["after"]
+    assert (done, writer.healthy) == ([], True)
+
+
+def test_a_fault_of_the_writer_itself_is_told_and_does_not_end_it(
+    engine: sa.Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(writer, "_commit", lambda batch: 1 / 0)
+        writer.put(exchange("lost"))
+        end = time.monotonic() + 10
+        while writer.healthy and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not writer.healthy
+    writer.put(exchange("after"))
+    scores(engine, writer)
+    assert writer.healthy
+
+
+def test_an_existing_store_is_brought_up_to_date(engine: sa.Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(sa.text("DROP INDEX deploy_answers_by_time"))
+        connection.execute(meta.update().where(meta.c.name == "version").values(value="1"))
+        assert migrate(connection) == (1, len(MIGRATIONS) + 1)
+    assert "deploy_answers_by_time" in {one["name"] for one in sa.inspect(engine).get_indexes("deploy_answers")}
+
+
 def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Writer) -> None:
     old, new = exchange("old", learner_says("x")), exchange("new", learner_says("x"))
     old.created -= 1000
@@ -143,7 +232,7 @@ def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Write
         assert list(connection.scalars(sa.select(answers.c.request))) == ["new"]
         assert connection.scalar(sa.select(sa.func.count()).select_from(events)) == 1
         assert connection.scalar(sa.select(head.c.id)) == 1
-        assert connection.scalar(sa.select(meta.c.value)) == "1"
+        assert connection.scalar(sa.select(meta.c.value).where(meta.c.name == "version")) == str(len(MIGRATIONS) + 1)
         assert list(connection.execute(sa.select(checkpoints))) == []
 
 

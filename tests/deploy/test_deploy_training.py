@@ -22,7 +22,7 @@ from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.offline import Offline
 from foretaste.deploy.records import Answer, Exchange, Feedback, LearnerAnswer
 from foretaste.deploy.settings import DeployConfig, LearnerConfig, TrainingConfig
-from foretaste.deploy.tables import checkpoints
+from foretaste.deploy.tables import answers, checkpoints
 from foretaste.deploy.training_process import PROGRESS_FILE, TrainingWork
 from foretaste.models import checkpoint
 from foretaste.models.actor_critic import ActorCritic
@@ -63,7 +63,7 @@ def write_judged(offline: Any, base: Any, count: int, *, first: int = 0) -> None
         exchange.answers = [Answer("incumbent", True, 0.1, text=right), Answer("learner", False, 0.1, learner=said)]
         with writing(offline.engine) as connection:
             store.write_exchanges(connection, [exchange])
-            store.judge(connection, [exchange.id], exact)
+            store.judge(connection, [exchange.id], exact, correct_from=0.5)
 
 
 def test_judged_answers_become_checkpoints_and_nothing_is_learned_twice(offline: Any, base: Any) -> None:
@@ -111,6 +111,24 @@ def test_a_persons_correction_is_what_should_have_been_said(offline: Any, base: 
     found = {one.id: one for one in work.experiences()[0]}
     assert found["r1"].correction == tuple(base[0].template.action("42"))
     assert found["r3"].correction == tuple(base[0].template.action("4"))
+    work.engine.dispose()
+
+
+def test_an_answer_that_users_rejected_is_not_imitated(offline: Any, base: Any) -> None:
+    write_judged(offline, base, 4)
+    with writing(offline.engine) as connection:
+        store.write_feedback(connection, Feedback("r0", "k", "thumbs", 0.0), exact, correct_from=0.5)  # both said it
+        wrong = answers.update().where(answers.c.request == "r1")
+        connection.execute(wrong.where(answers.c.role == "incumbent").values(score=0.0, judge="user"))
+        # Served and rejected; the incumbent, asked for a check, says the same and was judged by nobody.
+        same = sa.select(answers.c.text).where(answers.c.request == "r2", answers.c.role == "incumbent")
+        connection.execute(answers.update().where(answers.c.request == "r2").values(text=connection.scalar(same)))
+        served = answers.update().where(answers.c.request == "r2", answers.c.role == "learner")
+        connection.execute(served.values(score=0.0, judge="user"))
+    work = TrainingWork(offline.config, offline.folder)
+    found = {one.id: (one.score, one.correction) for one in work.experiences()[0]}
+    assert {name: found[name] for name in ("r0", "r1", "r2")} == dict.fromkeys(("r0", "r1", "r2"), (0.0, None))
+    assert found["r3"] == (0.0, tuple(base[0].template.action("4")))
     work.engine.dispose()
 
 

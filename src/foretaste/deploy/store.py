@@ -74,25 +74,55 @@ def write_late(connection: Connection, late: Sequence[LateAnswer]) -> None:
         connection.execute(answers.insert(), rows)
 
 
-def judge(connection: Connection, ids: Iterable[str], compare: Comparator | None) -> int:
-    """Judge the learner's unjudged answers to these requests against the incumbent's; return how many were judged."""
+def judge(connection: Connection, ids: Iterable[str], compare: Comparator | None, *, correct_from: float) -> int:
+    """Judge the learner's unjudged answers to these requests; return how many were judged.
+
+    A correction that came before the answer judges it; else it is compared with the incumbent's answer, and what a
+    user has said of that one counts as if it had come afterwards (`write_feedback`).
+    """
     wanted, judged = list(dict.fromkeys(ids)), 0
-    columns = (answers.c.number, answers.c.request, answers.c.role, answers.c.text, answers.c.score)
+    columns = [answers.c[name] for name in ("number", "request", "role", "served", "text", "score", "judge")]
     for start in range(0, len(wanted) if compare else 0, CHUNK):
-        query = sa.select(*columns).where(answers.c.request.in_(wanted[start : start + CHUNK]))
+        chunk = wanted[start : start + CHUNK]
         by_request: dict[str, list[Any]] = {}
+        query = sa.select(*columns).where(answers.c.request.in_(chunk))
         for row in connection.execute(query.order_by(answers.c.number)):
             by_request.setdefault(row.request, []).append(row)
-        for rows in by_request.values():
-            right = next((row.text for row in rows if row.role != "learner" and row.text is not None), None)
+        corrections = corrections_of(connection, chunk)
+        for request, rows in by_request.items():
             for row in rows:
-                if right is None or row.role != "learner" or row.score is not None or row.text is None:
+                if compare is None or row.role != "learner" or row.text is None or row.judge not in (None, "verifier"):
                     continue
-                score = compare(row.text, right) if compare else None
-                if score is not None:
-                    set_score(connection, row.number, score, "comparator")
+                found = _first_judgement(row, rows, corrections.get(request), compare, correct_from)
+                if found is not None:
+                    set_score(connection, row.number, *found)
                     judged += 1
     return judged
+
+
+def _first_judgement(
+    row: Any, rows: Sequence[Any], correction: str | None, compare: Comparator, correct_from: float
+) -> tuple[float, str] | None:
+    """Return score and judge of a learner's answer that has none yet, or a verifier's; None to leave it as it is."""
+    score = None if correction is None else compare(row.text, correction)
+    if score is not None:
+        return score, "user"
+    other = next((one for one in rows if one.role != "learner" and one.text is not None), None)
+    score = None if other is None or row.score is not None else compare(row.text, other.text)
+    if other is None or score is None:
+        return None
+    verdict = _carried_over(score, other.score, correct_from) if other.served else _UNCHANGED
+    if verdict is _UNCHANGED:
+        return score, "comparator"
+    return None if verdict is None else (verdict, "user")
+
+
+def corrections_of(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """Return the newest correction of each of these requests that has one."""
+    query = sa.select(feedback.c.request, feedback.c.text).where(
+        feedback.c.request.in_(ids), feedback.c.kind == "correction", feedback.c.text.is_not(None)
+    )
+    return {row.request: row.text for row in connection.execute(query.order_by(feedback.c.number))}
 
 
 def set_score(connection: Connection, number: int, score: float | None, judge_name: str | None) -> None:
@@ -151,11 +181,18 @@ def _score(row: Any, served: str, given: Feedback, compare: Comparator | None, c
         return _UNCHANGED if found is None else found
     if row.served:
         return given.score
-    if row.role != "learner" or served == "learner" or row.judge != "comparator" or given.score is None:
+    if row.role != "learner" or served == "learner" or row.judge != "comparator":
         return _UNCHANGED
-    if row.score >= correct_from:  # it agreed with the answer that is judged now
-        return given.score
-    return None if given.score < correct_from else _UNCHANGED
+    return _carried_over(row.score, given.score, correct_from)
+
+
+def _carried_over(agreement: float, score: float | None, correct_from: float) -> Any:
+    """Return what a score of the answer that was given makes of the score of one that agrees with it so far."""
+    if score is None:
+        return _UNCHANGED
+    if agreement >= correct_from:
+        return score
+    return None if score < correct_from else _UNCHANGED
 
 
 def _find(connection: Connection, given: Feedback) -> str:

@@ -64,6 +64,7 @@ answers = sa.Table(
     sa.Index("deploy_answers_by_request", "request"),
     sa.Index("deploy_answers_by_judgement", "judged"),
     sa.Index("deploy_answers_by_checkpoint", "checkpoint", "number"),
+    sa.Index("deploy_answers_by_time", "created"),
 )
 feedback = sa.Table(
     "deploy_feedback",
@@ -129,8 +130,13 @@ GENESIS = "0" * 64
 
 Migration = Callable[[Connection], None]
 
-MIGRATIONS: tuple[Migration, ...] = ()
-"""The step at place i leads from version i + 1 to i + 2. None so far: this is the first version."""
+
+def _index_answers_by_time(connection: Connection) -> None:
+    connection.execute(sa.text("CREATE INDEX deploy_answers_by_time ON deploy_answers (created)"))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_index_answers_by_time,)
+"""The step at place i leads from version i + 1 to i + 2."""
 
 
 def migrate(connection: Connection, steps: Sequence[Migration] = MIGRATIONS) -> tuple[int, int]:

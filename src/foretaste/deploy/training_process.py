@@ -20,10 +20,11 @@ from sqlalchemy.engine import Engine
 from foretaste.deploy import audit, state
 from foretaste.deploy.database import open_engine, reading, writing
 from foretaste.deploy.files import read_json, write_json
+from foretaste.deploy.judging import exact
 from foretaste.deploy.processes import parent_lives
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
-from foretaste.deploy.store import add_alarms, add_checkpoint
-from foretaste.deploy.tables import answers, feedback
+from foretaste.deploy.store import add_alarms, add_checkpoint, corrections_of
+from foretaste.deploy.tables import answers
 from foretaste.records import Action
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class TrainingWork:
         last = self.learned
         with reading(self.engine) as connection:
             rows = list(connection.execute(query))
-            right = self._right_answers(connection, [row.request for row in rows])
+            right = self._right_answers(connection, {row.request: row.text or "" for row in rows})
         for row in rows:
             trace: dict[str, Any] = json.loads(row.trace)
             last = row.judged
@@ -133,18 +134,23 @@ class TrainingWork:
             found.append(Experience(row.request, row.checkpoint, tuple(trace["prompt"]), action, row.score, correction))
         return found, last
 
-    def _right_answers(self, connection: sa.Connection, ids: list[str]) -> dict[str, str]:
-        """Return what should have been answered: a correction by a person, or else the incumbent's answer."""
+    def _right_answers(self, connection: sa.Connection, said: dict[str, str]) -> dict[str, str]:
+        """Return what should have been answered: a correction by a person, or else the incumbent's answer.
+
+        `said` holds what the learner answered to each request. The incumbent's answer is right neither where somebody
+        judged it wrong, nor where it is the learner's own, which was judged wrong.
+        """
         found: dict[str, str] = {}
         if self.config.training.imitate_incumbent:
             query = sa.select(answers.c.request, answers.c.text).where(
-                answers.c.request.in_(ids), answers.c.role != "learner", answers.c.text.is_not(None)
+                answers.c.request.in_(list(said)),
+                answers.c.role != "learner",
+                answers.c.text.is_not(None),
+                sa.or_(answers.c.score.is_(None), answers.c.score >= self.config.takeover.correct_from),
             )
-            found |= {row.request: row.text for row in connection.execute(query)}
-        corrections = sa.select(feedback.c.request, feedback.c.text).where(
-            feedback.c.request.in_(ids), feedback.c.kind == "correction"
-        )
-        return found | {row.request: row.text for row in connection.execute(corrections)}
+            rows = connection.execute(query)
+            found |= {row.request: row.text for row in rows if not exact(row.text, said[row.request])}
+        return found | corrections_of(connection, list(said))
 
     def _publish(self, report: OnlineReport) -> None:
         made = self.trainer.publish()

@@ -56,6 +56,8 @@ class Writer:
         self.dropped = 0
         """Records that were left out because the queue was full or the database refused them for good."""
         self.written = 0
+        self.correct_from = 0.5
+        """`takeover.correct_from`: scores from here on count as correct."""
         self._engine, self._limit, self._flush = engine, queue, flush_seconds
         self._compare, self._judging = compare, judging
         self._queue: deque[Item] = deque()
@@ -97,16 +99,25 @@ class Writer:
         while True:
             self._wake.wait(self._flush)
             self._wake.clear()
-            more = True
-            while more and self._queue:
-                batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-                # One transaction a flush, unless more wait than fit into it: whoever else writes gets the lock between.
-                more = self._commit(batch) and (len(batch) == BATCH or self._stopping)
+            try:
+                self._write_waiting()
+            except Exception as error:  # the only thread that writes must outlive a fault of its own
+                self.healthy = False
+                logger.error("The store's writer failed, and goes on: %s", type(error).__name__)
             if self._stopping and (not self._queue or not self.healthy):
                 return
 
+    def _write_waiting(self) -> None:
+        more = True
+        while more and self._queue:
+            taken = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            # One transaction a flush, unless more wait than fit into it: whoever else writes gets the lock between.
+            more = self._commit([item for item in taken if _wanted(item)]) and (len(taken) == BATCH or self._stopping)
+
     def _commit(self, batch: list[Item]) -> bool:
         """Write a batch; on a failing database put the records back in front and return False."""
+        if not batch:
+            return True
         try:
             with writing(self._engine) as connection:
                 answers = self._write(connection, batch)
@@ -145,7 +156,7 @@ class Writer:
     def _judge(self, connection: Connection, ids: list[str]) -> None:
         if self._judging:
             store.number_judged(connection, ids)
-            store.judge(connection, ids, self._compare)
+            store.judge(connection, ids, self._compare, correct_from=self.correct_from)
 
     def _failed(self, batch: list[Item], error: Exception) -> bool:
         """Refuse what is waited for; keep the records, unless the database works and one of them is to blame."""
@@ -169,6 +180,11 @@ class Writer:
         self._queue.extendleft(reversed(records))
         time.sleep(0 if self._stopping else RETRY_SECONDS)
         return False
+
+
+def _wanted(item: Item) -> bool:
+    """False for a job whose caller has given up; of any other it is settled that its caller gets a result."""
+    return not isinstance(item, _Durable) or item.future.set_running_or_notify_cancel()
 
 
 def _groups(batch: list[Item]) -> Iterator[tuple[type, list[Item]]]:
