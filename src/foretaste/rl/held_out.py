@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foretaste.config import TrainConfig
+from foretaste.envs.dataset import Dataset
 from foretaste.ledger import Ledger
 from foretaste.models.sampler import Sampler
 from foretaste.records import Episode, to_json
@@ -18,11 +19,14 @@ from foretaste.rl.batch import without_values
 from foretaste.rl.diagnostics import calibration
 from foretaste.rl.rollout import Pool, rollout
 from foretaste.rl.sources import held_out_sources
-from foretaste.rl.tasks import held_out_tasks
+from foretaste.rl.tasks import Task, held_out_tasks
 from foretaste.statistics import exact_interval
 
 SHOWN_EPISODES = 12
 """Episodes of each full measurement kept in the ledger with text pieces, for the report's viewer."""
+
+DRAWS = 16
+"""Draws for each item that is wanted of a data set: after so many, what has not come up is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def measure(
 
     `label` is "before", "curve" or "after"; the first and last also keep calibration and episodes.
     """
-    tasks = held_out_tasks(config, label, items)
+    tasks = different_tasks(config, pool, label, items)
     played = rollout(sampler, tasks, pool, on_episode=on_episode)
     episodes = played.episodes
     success = [episode.success for episode in episodes]
@@ -89,7 +93,7 @@ def measure(
             "interval": to_json(exact_interval(solved, len(outcome.judged))) if outcome.judged else None,
             "sampled_tokens": outcome.sampled_tokens,
             "errors": sorted({episode.error for episode in episodes if episode.error})[:5],
-            **_by_source(config, success),
+            **_by_source(config, tasks, success),
         },
         step=step,
     )
@@ -100,15 +104,39 @@ def measure(
     return outcome
 
 
-def _by_source(config: TrainConfig, success: Sequence[float | None]) -> dict[str, Any]:
+def different_tasks(config: TrainConfig, pool: Pool, label: str, items: int) -> list[Task]:
+    """Return attempts at `items` held-out items, at fewer where a data set has no more: none is asked twice.
+
+    An interval over repeated questions would be too narrow. Other environments draw from so many items that theirs are
+    taken as they come.
+    """
+    tasks, seen = [], set()
+    for task in held_out_tasks(config, label, DRAWS * items):
+        env = pool.of(task).instance().unwrapped
+        if isinstance(env, Dataset):
+            env.reset(seed=task.seed, options={"level": task.level})
+            if (question := (task.env, task.level, env.item.prompt)) in seen:
+                continue
+            seen.add(question)
+        tasks.append(task)
+        if len(tasks) == items:
+            break
+    return tasks
+
+
+def _by_source(config: TrainConfig, tasks: Sequence[Task], success: Sequence[float | None]) -> dict[str, Any]:
     """Return the mean success of each source and its judged items, where there are several; None: none was judged."""
-    names = [source.name for source in held_out_sources(config)]
-    if len(names) == 1:
+    sources = held_out_sources(config)
+    if len(sources) == 1:
         return {}
     found = {}
-    for index, name in enumerate(names):
-        judged = [value for value in success[index :: len(names)] if value is not None]
-        found[name] = {"success": sum(judged) / len(judged) if judged else None, "n": len(judged)}
+    for source in sources:
+        mine = [
+            value
+            for task, value in zip(tasks, success, strict=True)
+            if value is not None and source.covers(task.env, task.level, task.register)
+        ]
+        found[source.name] = {"success": sum(mine) / len(mine) if mine else None, "n": len(mine)}
     return {"by_source": found}
 
 

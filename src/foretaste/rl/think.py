@@ -27,9 +27,10 @@ from foretaste.errors import ConfigError, ModelError, unknown
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Interval, Message
+from foretaste.rl.held_out import different_tasks
 from foretaste.rl.player import Player
 from foretaste.rl.rollout import EnvPool, rollout
-from foretaste.rl.tasks import Task, held_out_tasks, keyed_seed
+from foretaste.rl.tasks import Task, keyed_seed
 from foretaste.statistics import exact_interval
 
 Method = Literal["one", "vote", "likelihood", "best", "beam", "restart"]
@@ -118,7 +119,7 @@ def think(
     sampler = Sampler(actor_critic, sampling)
     pool = EnvPool(env, env_class)
     config = TrainConfig(env=env, seed=seed)
-    tasks = [dataclasses.replace(task, sample_seed=0) for task in held_out_tasks(config, "think", items)]
+    tasks = [dataclasses.replace(task, sample_seed=0) for task in different_tasks(config, pool, "think", items)]
     attempt = _Attempts(sampler, pool, seed)
     if method == "beam":
         thoughts = _beam(sampler, pool, tasks, budget, seed)
