@@ -41,9 +41,9 @@ class HeldOut:
         return [success for success in self.success if success is not None]
 
     @property
-    def mean(self) -> float | None:
-        """Share of judged items solved; None if none could be judged."""
-        return sum(self.judged) / len(self.judged) if self.judged else None
+    def solved(self) -> float | None:
+        """Share of judged items solved in full, as in every interval; None if none could be judged."""
+        return _solved(self.judged) / len(self.judged) if self.judged else None
 
 
 def measure(
@@ -78,7 +78,7 @@ def measure(
         played.sample_seconds + played.env_seconds,
         record,
     )
-    solved = sum(1 for value in outcome.judged if value >= 1.0)
+    solved = _solved(outcome.judged)
     ledger.append(
         run,
         "held_out",
@@ -101,15 +101,23 @@ def measure(
 
 
 def _by_source(config: TrainConfig, success: Sequence[float | None]) -> dict[str, Any]:
-    """Return the mean success of each source and its judged items, where there are several; None: none was judged."""
+    """Return the share solved of each source's judged items, and their number, where there are several sources.
+
+    None: no item of a source was judged.
+    """
     names = [source.name for source in held_out_sources(config)]
     if len(names) == 1:
         return {}
     found = {}
     for index, name in enumerate(names):
         judged = [value for value in success[index :: len(names)] if value is not None]
-        found[name] = {"success": sum(judged) / len(judged) if judged else None, "n": len(judged)}
+        found[name] = {"success": _solved(judged) / len(judged) if judged else None, "n": len(judged)}
     return {"by_source": found}
+
+
+def _solved(judged: Sequence[float]) -> int:
+    """Return how many items were solved in full; a graded success below 1 is none."""
+    return sum(value >= 1.0 for value in judged)
 
 
 def shown(episodes: Sequence[Episode], count: int = SHOWN_EPISODES) -> list[Episode]:
