@@ -234,7 +234,8 @@ class HeldOutConfig:
     curve_items: int = 64
     """Items of each point of the learning curve."""
     enough: float = 0.0
-    """Success at which training ends, once two points of the curve in a row have reached it; 0: it never does."""
+    """Share of items solved in full at which training ends, once two points of the curve in a row have reached it;
+    0: it never does."""
 
 
 @dataclass(frozen=True)

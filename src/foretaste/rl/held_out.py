@@ -45,9 +45,9 @@ class HeldOut:
         return [success for success in self.success if success is not None]
 
     @property
-    def mean(self) -> float | None:
-        """Share of judged items solved; None if none could be judged."""
-        return sum(self.judged) / len(self.judged) if self.judged else None
+    def solved(self) -> float | None:
+        """Share of judged items solved in full, as in every interval; None if none could be judged."""
+        return _solved(self.judged) / len(self.judged) if self.judged else None
 
 
 def measure(
@@ -82,7 +82,7 @@ def measure(
         played.sample_seconds + played.env_seconds,
         record,
     )
-    solved = sum(1 for value in outcome.judged if value >= 1.0)
+    solved = _solved(outcome.judged)
     ledger.append(
         run,
         "held_out",
@@ -125,7 +125,10 @@ def different_tasks(config: TrainConfig, pool: Pool, label: str, items: int) -> 
 
 
 def _by_source(config: TrainConfig, tasks: Sequence[Task], success: Sequence[float | None]) -> dict[str, Any]:
-    """Return the mean success of each source and its judged items, where there are several; None: none was judged."""
+    """Return the share solved of each source's judged items, and their number, where there are several sources.
+
+    None: no item of a source was judged.
+    """
     sources = held_out_sources(config)
     if len(sources) == 1:
         return {}
@@ -136,8 +139,13 @@ def _by_source(config: TrainConfig, tasks: Sequence[Task], success: Sequence[flo
             for task, value in zip(tasks, success, strict=True)
             if value is not None and source.covers(task.env, task.level, task.register)
         ]
-        found[source.name] = {"success": sum(mine) / len(mine) if mine else None, "n": len(mine)}
+        found[source.name] = {"success": _solved(mine) / len(mine) if mine else None, "n": len(mine)}
     return {"by_source": found}
+
+
+def _solved(judged: Sequence[float]) -> int:
+    """Return how many items were solved in full; a graded success below 1 is none."""
+    return sum(value >= 1.0 for value in judged)
 
 
 def shown(episodes: Sequence[Episode], count: int = SHOWN_EPISODES) -> list[Episode]:

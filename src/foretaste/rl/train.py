@@ -177,7 +177,7 @@ class _Run:
         if config.held_out.every and step % config.held_out.every == 0 and step < config.steps:
             point = self._held_out("curve", config.held_out.curve_items)
             metrics["time/held_out_seconds"] = point.seconds
-            good = config.held_out.enough > 0 and (point.mean or 0.0) >= config.held_out.enough
+            good = config.held_out.enough > 0 and (point.solved or 0.0) >= config.held_out.enough
             self.done.good_points = self.done.good_points + 1 if good else 0
         self._write_down(step, metrics, played.episodes)
         if step % config.save_every == 0 or step == config.steps:
@@ -236,8 +236,8 @@ class _Run:
                 step=self.done.step,
                 on_episode=lambda episode: self.progress.advance(),
             )
-        if outcome.mean is not None:
-            self.progress.note(f"held-out {label}: {outcome.mean:.3f} on {len(outcome.judged)} items")
+        if outcome.solved is not None:
+            self.progress.note(f"held-out {label}: {outcome.solved:.3f} on {len(outcome.judged)} items")
         if label == "curve":
             self.progress.phase("train", self.config.steps)
             self.progress.advance(self.done.step)
