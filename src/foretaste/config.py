@@ -112,7 +112,7 @@ class AlgorithmConfig:
     dynamic_sampling: bool = False
     """Groups whose returns are all equal are replaced by newly sampled ones (DAPO), at most three times over."""
     gamma: float = 1.0
-    """Discount per action token."""
+    """Discount per action token; 1 for `grpo` and `reinforce`, which compare whole episodes."""
     turn_lambda: float = 0.7
     """Lambda of the actor's GAE where it crosses an observation into the next turn."""
     adapt_lambda: bool = False
@@ -140,6 +140,7 @@ class AlgorithmConfig:
     kl_coefficient: float = 0.0
     """Weight of the k2 estimate of KL(policy || initial policy) in the loss; 0 keeps no reference."""
     normalize_advantages: bool = True
+    """Divide advantages by their running root mean square; `grpo` divides by the deviation of each group."""
     value_pretraining_passes: int = 4
     """Passes over the first episodes, critic only, before the actor may move."""
     value_pretraining_episodes: int = 64
@@ -152,7 +153,8 @@ class ReplayConfig:
     """Learning again from earlier episodes; all zero: every episode is learned from once."""
 
     critic_episodes: int = 0
-    """Episodes the critic learns from in each step: the new ones, filled up with replayed ones; 0: the new ones."""
+    """Episodes the critic learns from in each step: the new ones, filled up with replayed ones; 0: the new ones,
+    together with the actor."""
     critic_passes: int = 2
     """Passes of the critic over those episodes."""
     actor_episodes: int = 0
@@ -232,7 +234,8 @@ class HeldOutConfig:
     curve_items: int = 64
     """Items of each point of the learning curve."""
     enough: float = 0.0
-    """Success at which training ends, once two points of the curve in a row have reached it; 0: it never does."""
+    """Success at which training ends, once two points of the curve in a row have reached it; 0: it never does. Without
+    a curve (`every` = 0) there is nothing to end it."""
 
 
 @dataclass(frozen=True)

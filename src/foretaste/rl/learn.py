@@ -119,8 +119,9 @@ class Learner:
         if feelings and updater.algorithm.name == "ppo":
             potential = potentials(actor, feelings, share=share)
             shaping_BT = shaping_advantages(actor, potential, updater.algorithm)
-        imitates = replay.policy_passes > 0 and (not self.auto or self.method == "value")
-        gains_BT = self._gains(passes) if passes and imitates else None
+        imitates = replay.policy_passes > 0 and updater.has_critic and (not self.auto or self.method == "value")
+        imitated = passes.batch if passes else batch
+        gains_BT = self._gains(imitated, passes.values() if passes else batch.values_BT) if imitates else None
         fresh = min(len(batch.episodes), len(actor.episodes))
         logprobs = reference.logprobs(updater, actor) if reference else None
         metrics |= updater.update(
@@ -132,9 +133,9 @@ class Learner:
             critic=not apart,
             fresh=fresh,
         )
-        if gains_BT is not None and passes:
+        if gains_BT is not None:
             metrics["policy/gains_loss"] = updater.imitate_gains(
-                passes.batch,
+                imitated,
                 gains_BT,
                 passes=replay.policy_passes,
                 seed=self.config.seed,
@@ -143,11 +144,10 @@ class Learner:
             )
         return metrics | self._replay_successes(step)
 
-    def _gains(self, passes: CriticPasses) -> Array:
+    def _gains(self, batch: Batch, values_BT: Array) -> Array:
         """Return by how much of the success that was left each action of the critic's episodes raised it."""
-        values_BT = passes.values()
         algorithm = dataclasses.replace(self._algorithm(), name="ppo")
-        returns = compute_returns(passes.batch, algorithm, values_BT=values_BT)
+        returns = compute_returns(batch, algorithm, values_BT=values_BT)
         return relative_gains(returns.advantages_BT, values_BT, most=MOST_GAIN)
 
     def _algorithm(self) -> Any:
