@@ -141,6 +141,17 @@ def _check_values(config: TrainConfig) -> None:
     low, high = config.model.value_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         _refuse("model.value_range", config.model.value_range, "two finite numbers, the smaller first")
+    if config.model.rates_success:
+        return
+    for path in ("gate.max_probability", "replay.policy_passes"):
+        if value_at(config, path):
+            _refuse(
+                path,
+                value_at(config, path),
+                f"0 with model.value_head = {config.model.value_head!r} and model.value_range = "
+                f"{config.model.value_range}, since V is taken for a probability of success there; or set "
+                'model.value_head = "bce", or "hl_gauss" with a range within [0, 1]',
+            )
 
 
 def _check_groups(config: TrainConfig) -> None:

@@ -77,7 +77,8 @@ class ModelConfig:
     """Decoder layers that belong to the critic alone, above the policy's (detached) hidden state;
     -1: a separate decoder of the policy's full depth with its own embedding."""
     value_head: Literal["bce", "regression", "hl_gauss"] = "bce"
-    """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others."""
+    """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others. The gate and `replay.policy_passes` need V
+    as a probability of success: `bce`, or `hl_gauss` within [0, 1]."""
     value_range: tuple[float, float] = (0.0, 1.0)
     """Support of the HL-Gauss bins; unused by the other heads."""
     privileged_critic: bool = False
@@ -85,6 +86,12 @@ class ModelConfig:
     cannot be used where that is not known: while sampling, for the gate, or in use."""
     lora_rank: int = 0
     """Rank of a LoRA adapter on the policy (peft); 0 trains all weights."""
+
+    @property
+    def rates_success(self) -> bool:
+        """Whether V lies in [0, 1], so that it can be held against a share of success."""
+        low, high = self.value_range
+        return self.value_head == "bce" or (self.value_head == "hl_gauss" and low >= 0 and high <= 1)
 
 
 @dataclass(frozen=True)
