@@ -15,8 +15,10 @@ from foretaste.checks import RANGES, check, value_at
 from foretaste.config import (
     AlgorithmConfig,
     EnvConfig,
+    GateConfig,
     HeldOutConfig,
     ModelConfig,
+    ReplayConfig,
     SamplingConfig,
     TrainConfig,
     from_dict,
@@ -180,6 +182,34 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
         (TrainConfig(algorithm=AlgorithmConfig(turn_lambda=1.01)), r"turn_lambda = 1\.01 .* 0 to 1"),
         (TrainConfig(algorithm=AlgorithmConfig(gamma=0.0)), r"gamma = 0\.0 .* above 0"),
         (TrainConfig(held_out=HeldOutConfig(items=0)), r"held_out\.items = 0 .* 1 or more"),
+        (
+            TrainConfig(model=ModelConfig(value_head="regression"), gate=GateConfig(max_probability=0.5)),
+            r"gate\.max_probability = 0\.5 .* 0 with model\.value_head = 'regression'",
+        ),
+        (
+            TrainConfig(
+                model=ModelConfig(value_head="hl_gauss", value_range=(-10.0, 0.0)), replay=ReplayConfig(policy_passes=1)
+            ),
+            r"policy_passes = 1 .* model\.value_range = \(-10\.0, 0\.0\)",
+        ),
+        (
+            TrainConfig(algorithm=AlgorithmConfig(name="reinforce"), replay=ReplayConfig(policy_passes=2)),
+            r"policy_passes = 2 .* 0 with algorithm\.name = 'reinforce'",
+        ),
+        (
+            TrainConfig(algorithm=AlgorithmConfig(name="grpo", group_size=2, gamma=0.9)),
+            r"gamma = 0\.9 .* 1 with .*'grpo'",
+        ),
+        (
+            TrainConfig(
+                algorithm=AlgorithmConfig(group_size=2, dynamic_sampling=True), replay=ReplayConfig(actor_episodes=64)
+            ),
+            r"dynamic_sampling = True .* replay\.actor_episodes = 0",
+        ),
+        (
+            TrainConfig(algorithm=AlgorithmConfig(name="auto", group_size=2, dynamic_sampling=True)),
+            r"dynamic_sampling = True .* other than auto",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(config: TrainConfig, message: str) -> None:
@@ -193,6 +223,10 @@ def test_settings_that_cannot_work_are_refused(config: TrainConfig, message: str
         TrainConfig(steps=0),
         TrainConfig(algorithm=AlgorithmConfig(name="grpo", group_size=2)),
         TrainConfig(algorithm=AlgorithmConfig(turn_lambda=0.0, critic_lambda=1.0)),
+        TrainConfig(algorithm=AlgorithmConfig(gamma=0.9), replay=ReplayConfig(policy_passes=1)),
+        TrainConfig(algorithm=AlgorithmConfig(name="grpo", group_size=2, dynamic_sampling=True)),
+        TrainConfig(model=ModelConfig(value_head="hl_gauss"), gate=GateConfig(max_probability=0.5)),
+        TrainConfig(model=ModelConfig(value_head="regression", value_range=(-5.0, 5.0))),
         TrainConfig(model=ModelConfig(critic_layers=-1)),
         TrainConfig(env=EnvConfig(max_turns=1)),
     ],

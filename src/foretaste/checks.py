@@ -110,6 +110,7 @@ def check(config: TrainConfig) -> TrainConfig:
     _check_env(config)
     _check_values(config)
     _check_groups(config)
+    _check_without_effect(config)
     _check_gate(config)
     _check_drives(config)
     return config
@@ -140,6 +141,17 @@ def _check_values(config: TrainConfig) -> None:
     low, high = config.model.value_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         _refuse("model.value_range", config.model.value_range, "two finite numbers, the smaller first")
+    if config.model.rates_success:
+        return
+    for path in ("gate.max_probability", "replay.policy_passes"):
+        if value_at(config, path):
+            _refuse(
+                path,
+                value_at(config, path),
+                f"0 with model.value_head = {config.model.value_head!r} and model.value_range = "
+                f"{config.model.value_range}, since V is taken for a probability of success there; or set "
+                'model.value_head = "bce", or "hl_gauss" with a range within [0, 1]',
+            )
 
 
 def _check_groups(config: TrainConfig) -> None:
@@ -160,6 +172,26 @@ def _check_groups(config: TrainConfig) -> None:
             "algorithm.minibatches",
             algorithm.minibatches,
             f"at most episodes_per_step = {config.episodes_per_step}, so that each holds an episode",
+        )
+
+
+def _check_without_effect(config: TrainConfig) -> None:
+    """Refuse settings that nothing would read: who sets one expects it to do something."""
+    algorithm, replay = config.algorithm, config.replay
+    if algorithm.name in ("grpo", "reinforce"):
+        other = f'with algorithm.name = {algorithm.name!r}; or set algorithm.name = "ppo"'
+        if replay.policy_passes:
+            why = "what an action gained is measured by a value function, and this algorithm has none"
+            _refuse("replay.policy_passes", replay.policy_passes, f"0 {other} ({why})")
+        if algorithm.gamma < 1:
+            why = "whole episodes are compared by their undiscounted returns"
+            _refuse("algorithm.gamma", algorithm.gamma, f"1 {other} ({why})")
+    if algorithm.dynamic_sampling and (replay.actor_episodes or algorithm.name == "auto"):
+        _refuse(
+            "algorithm.dynamic_sampling",
+            True,
+            "false, or replay.actor_episodes = 0 and an algorithm other than auto, which sets it: the newest stored "
+            "episodes are learned from whether their groups differ or not",
         )
 
 

@@ -77,7 +77,8 @@ class ModelConfig:
     """Decoder layers that belong to the critic alone, above the policy's (detached) hidden state;
     -1: a separate decoder of the policy's full depth with its own embedding."""
     value_head: Literal["bce", "regression", "hl_gauss"] = "bce"
-    """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others."""
+    """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others. The gate and `replay.policy_passes` need V
+    as a probability of success: `bce`, or `hl_gauss` within [0, 1]."""
     value_range: tuple[float, float] = (0.0, 1.0)
     """Support of the HL-Gauss bins; unused by the other heads."""
     privileged_critic: bool = False
@@ -85,6 +86,12 @@ class ModelConfig:
     cannot be used where that is not known: while sampling, for the gate, or in use."""
     lora_rank: int = 0
     """Rank of a LoRA adapter on the policy (peft); 0 trains all weights."""
+
+    @property
+    def rates_success(self) -> bool:
+        """Whether V lies in [0, 1], so that it can be held against a share of success."""
+        low, high = self.value_range
+        return self.value_head == "bce" or (self.value_head == "hl_gauss" and low >= 0 and high <= 1)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class AlgorithmConfig:
     dynamic_sampling: bool = False
     """Groups whose returns are all equal are replaced by newly sampled ones (DAPO), at most three times over."""
     gamma: float = 1.0
-    """Discount per action token."""
+    """Discount per action token; 1 for `grpo` and `reinforce`, which compare whole episodes."""
     turn_lambda: float = 0.7
     """Lambda of the actor's GAE where it crosses an observation into the next turn."""
     adapt_lambda: bool = False
@@ -140,7 +147,7 @@ class AlgorithmConfig:
     kl_coefficient: float = 0.0
     """Weight of the k2 estimate of KL(policy || initial policy) in the loss; 0 keeps no reference."""
     normalize_advantages: bool = True
-    """Advantages are divided by their running root mean square."""
+    """Advantages are divided by their running root mean square; those of `grpo` by the deviation of each group."""
     value_pretraining_passes: int = 4
     """Passes over the first episodes, critic only, before the actor may move."""
     value_pretraining_episodes: int = 64
@@ -154,7 +161,8 @@ class ReplayConfig:
     """Learning again from earlier episodes; all zero: every episode is learned from once."""
 
     critic_episodes: int = 0
-    """Episodes the critic learns from in each step: the new ones, filled up with replayed ones; 0: the new ones."""
+    """Episodes the critic learns from in each step: the new ones, filled up with replayed ones; 0: the new ones,
+    together with the actor."""
     critic_passes: int = 2
     """Passes of the critic over those episodes."""
     actor_episodes: int = 0
@@ -234,8 +242,8 @@ class HeldOutConfig:
     curve_items: int = 64
     """Items of each point of the learning curve."""
     enough: float = 0.0
-    """Share of items solved in full at which training ends, once two points of the curve in a row have reached it;
-    0: it never does."""
+    """Share of items solved in full at which training ends, once two points of the curve in a row have reached it; 0:
+    it never does. Without a curve (`every` = 0) there is nothing to end it."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def test_auto_fills_only_what_was_left_open():
     assert (config.replay.critic_episodes, config.replay.actor_episodes) == (64, 32)
     given = dataclasses.replace(config, replay=dataclasses.replace(config.replay, critic_episodes=20))
     assert filled(given).replay.critic_episodes == 20
+    other = dataclasses.replace(SETTINGS, model=dataclasses.replace(SETTINGS.model, value_head="regression"))
+    assert (filled(SETTINGS).replay.policy_passes, filled(other).replay.policy_passes) == (1, 0)
 
 
 @pytest.fixture(scope="module")

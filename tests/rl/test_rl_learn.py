@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from foretaste.config import AlgorithmConfig, ModelConfig, ReplayConfig, TrainConfig
@@ -14,6 +15,7 @@ from foretaste.rl.batch import Batch, make_batch
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.learn import Learner
 from foretaste.rl.replay import Replay
+from foretaste.rl.returns import Array
 from foretaste.rl.update import Updater
 
 
@@ -55,3 +57,18 @@ def test_no_episode_of_the_step_is_drawn_as_an_older_one(
     )
     Learner(config, updater, replay, lambda step, advice: None)._replay_critic(make_batch(fresh), 1)
     assert fitted[0].episodes == (*old, *fresh)
+
+
+def test_gains_are_imitated_where_the_critic_learns_beside_the_actor(
+    learner: tuple[Updater, Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updater, batch = learner
+    imitated: list[tuple[Batch, Array]] = []
+    monkeypatch.setattr(updater, "imitate_gains", lambda of, gains_BT, **_: imitated.append((of, gains_BT)) or 0.5)
+    values_BT = np.where(batch.mask_BT, 0.2, 0.0)
+    won = batch._replace(values_BT=values_BT, rewards_BT=np.ones_like(values_BT))
+    metrics, _ = learns(updater, won, tmp_path, ReplayConfig(policy_passes=1))
+    assert metrics["policy/gains_loss"] == 0.5
+    [(of, gains_BT)] = imitated
+    assert of is won
+    assert (gains_BT[batch.mask_BT] > 0).all()  # of the V that sampled, before it learns from these episodes

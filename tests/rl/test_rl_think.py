@@ -101,7 +101,7 @@ def test_the_beam_takes_the_candidate_that_v_rates_highest(model, monkeypatch):
     found = run(model, "beam")
     assert len(seen) == 4 * 2 * 3  # items, turns, candidates
     assert sum(len(action.tokens) for action, _ in seen) == sum(thought.tokens for thought in found.thoughts)
-    assert module._rating(Action("", (1,), (0.0,), (0.9,), True)) == -1.0
+    assert module._rating(Action("", (1,), (0.0,), (0.9,), True)) < module._rating(Action("", (1,), (0.0,), (-9.0,)))
 
 
 def test_a_v_that_means_nothing_is_refused(model):
@@ -113,6 +113,9 @@ def test_a_v_that_means_nothing_is_refused(model):
     fresh.config = dataclasses.replace(fresh.config, privileged_critic=True)
     with pytest.raises(ModelError, match="privileged"):
         run(fresh, "beam")
+    fresh.config = dataclasses.replace(fresh.config, privileged_critic=False, value_head="regression")
+    with pytest.raises(ModelError, match=r"no probability of success .*'regression'.* best, beam\. Train"):
+        run(fresh, "restart")
     with pytest.raises(ConfigError, match="Unknown method"):
         run(model, "bets")
     with pytest.raises(ConfigError, match="n = 0"):

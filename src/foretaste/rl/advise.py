@@ -169,14 +169,15 @@ def filled(config: TrainConfig) -> TrainConfig:
     """Return the config of an `auto` run: replay settings left at 0 take those of the replay critic.
 
     The critic learns from four times the step's episodes (replayed ones included), the actor from the newest two
-    steps; the policy also imitates what raised V, and half a step's worth of successes.
+    steps; the policy also imitates what raised V (where V is a probability of success), and half a step's worth of
+    successes.
     """
     given, new = config.replay, config.episodes_per_step
     replay: ReplayConfig = dataclasses.replace(
         given,
         critic_episodes=given.critic_episodes or 4 * new,
         actor_episodes=given.actor_episodes or 2 * new,
-        policy_passes=given.policy_passes or 1,
+        policy_passes=given.policy_passes or int(config.model.rates_success),
         success_episodes=given.success_episodes or max(1, new // 2),
         actor_start_successes=given.actor_start_successes or START,
     )

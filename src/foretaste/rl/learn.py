@@ -127,7 +127,8 @@ class Learner:
             potential = potentials(actor, feelings, share=share)
             shaping_BT = shaping_advantages(actor, potential, updater.algorithm)
         imitates = replay.policy_passes > 0 and self.by_value
-        gains_BT = self._gains(passes) if passes and imitates else None
+        imitated = passes.batch if passes else batch
+        gains_BT = self._gains(imitated, passes.values() if passes else batch.values_BT) if imitates else None
         fresh = min(len(self._for_actor(batch.episodes)), len(actor.episodes))
         logprobs = reference.logprobs(updater, actor) if reference else None
         metrics |= updater.update(
@@ -139,9 +140,9 @@ class Learner:
             critic=not apart,
             fresh=fresh,
         )
-        if gains_BT is not None and passes:
+        if gains_BT is not None:
             metrics["policy/gains_loss"] = updater.imitate_gains(
-                passes.batch,
+                imitated,
                 gains_BT,
                 passes=replay.policy_passes,
                 seed=self.config.seed,
@@ -163,11 +164,10 @@ class Learner:
             return batch
         return make_batch(left) if left else None
 
-    def _gains(self, passes: CriticPasses) -> Array:
+    def _gains(self, batch: Batch, values_BT: Array) -> Array:
         """Return by how much of the success that was left each action of the critic's episodes raised it."""
-        values_BT = passes.values()
         algorithm = dataclasses.replace(self._algorithm(), name="ppo")
-        returns = compute_returns(passes.batch, algorithm, values_BT=values_BT)
+        returns = compute_returns(batch, algorithm, values_BT=values_BT)
         return relative_gains(returns.advantages_BT, values_BT, most=MOST_GAIN)
 
     def _algorithm(self) -> Any:

@@ -150,6 +150,13 @@ def _check(actor_critic: ActorCritic, method: str, budget: Budget) -> None:
             f"{actor_critic.source!r} has no trained critic, and method {method!r} picks by V. Name a checkpoint "
             "written by `foretaste train`, or use: one, vote, likelihood"
         )
+    if method == "restart" and not actor_critic.config.rates_success:
+        raise ModelError(
+            f"V of {actor_critic.source!r} is no probability of success (model.value_head = "
+            f"{actor_critic.config.value_head!r}, model.value_range = {actor_critic.config.value_range}), and method "
+            "'restart' compares shares of it. Accepted here: one, vote, likelihood, best, beam. Train with "
+            'model.value_head = "bce" for restart.'
+        )
 
 
 class _Attempts:
@@ -272,7 +279,7 @@ def _beam(sampler: Sampler, pool: EnvPool, tasks: Sequence[Task], budget: Budget
 
 def _rating(action: Action) -> float:
     """Return V before the action's last token; an action that was cut short says nothing reliable and comes last."""
-    return -1.0 if action.cut or not action.values else action.values[-1]
+    return -np.inf if action.cut or not action.values else action.values[-1]
 
 
 def _copies(conversation: Conversation, player: Player, count: int, seed: int) -> list[Conversation]:
