@@ -348,6 +348,15 @@ def test_scarce_families_are_released_and_their_texts_not_kept(ledger: Ledger, t
     assert not any(turn.observation or turn.action for a in hidden for turn in a.turns)
 
 
+def test_a_wording_of_a_scarce_family_alone_does_not_keep_the_worst_wording_open(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    scarce = Family("route", (2,), registers=("plain", "terse"), items=2, release="ladder")
+    fresh = replace(ROUTE, items=24, registers=("plain", "casual"))
+    paper = Paper("apart", (fresh, scarce), metric="worst_register", threshold=0.3, looks=1)
+    assert hold(ledger, tmp_path, paper, SitConfig(policy="oracle", public=False)).verdict.outcome is Outcome.PASS
+
+
 def test_early_stopping_asks_scarce_families_to_the_end_and_a_resumed_end_releases_nothing_twice(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

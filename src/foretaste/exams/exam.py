@@ -133,7 +133,7 @@ class _Exam:
         missing = [attempt for attempt in attempts if attempt.key not in self.answers]
         if len(missing) < len(attempts):
             self.progress.note(f"{len(attempts) - len(missing)} of {len(attempts)} items were answered before")
-        registers = {item.register for item in plan.items}
+        registers = {a.asked.register for a in attempts if not (a.public or a.scarce)}
         self.judge = Judge(self.paper.metric, self.paper.threshold, self.alpha, len(registers))
         self.clusters = _clusters(attempts)
         self._advance()
