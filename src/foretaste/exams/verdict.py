@@ -8,7 +8,7 @@ PASS must hold with every such item counted as wrong, FAIL with every one counte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from foretaste.exams.sequential import Outcome, SequentialExam
@@ -36,6 +36,12 @@ class Verdict:
     """Base items until a verdict if scores and errors stay as they are; 0: certain; None: no number would do."""
     errors: int
     """Base items with a wording that failed."""
+    comparison: bool = False
+    """True if the items were those of an earlier sitting: nobody passes on items that may have been seen."""
+
+    def as_comparison(self) -> Verdict:
+        """Return the same figures without PASS or FAIL."""
+        return replace(self, outcome=Outcome.INCONCLUSIVE, more_needed=None, comparison=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the ledger."""
@@ -48,6 +54,8 @@ class Verdict:
 
     def sentence(self) -> str:
         """Return the verdict in one line."""
+        if self.comparison:
+            return "NO VERDICT (the items of an earlier sitting, for comparison only)"
         if self.outcome is Outcome.INCONCLUSIVE:
             if self.mean is None:
                 failed = f": all {self.n} ended in an error" if self.n else ""
