@@ -13,6 +13,7 @@ from foretaste.envs.registry import make
 from foretaste.envs.reworded import Reworded
 from foretaste.errors import ConfigError, RunError
 from foretaste.exams.answers import Answer, Mark
+from foretaste.exams.bridges import items_of
 from foretaste.exams.comparing import scores_of
 from foretaste.exams.exam import SitConfig, sit
 from foretaste.exams.looks import looks
@@ -25,6 +26,8 @@ from foretaste.exams.sequential import Outcome
 from foretaste.exams.wording import Planned
 from foretaste.ledger import Ledger
 from foretaste.records import Action, Conversation
+from foretaste.report.exam_gather import gather_exam
+from foretaste.report.exam_sections import headline
 from foretaste.rl.tasks import demonstration_tasks
 
 ROUTE = Family("route", items=6, registers=("plain", "casual", "email"))
@@ -293,12 +296,32 @@ def test_a_plan_that_names_items_by_their_texts_still_resumes_and_knows_what_was
         hold(ledger, tmp_path, paper, SitConfig(policy="oracle", items_of=begun))
 
 
+def test_items_are_exported_from_a_finished_sitting_alone(ledger: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        hold(ledger, tmp_path, policy=Scripted(gold_of, budget=0))
+    (run,) = caught.value.__notes__
+    with pytest.raises(ConfigError, match=rf"not finished \(interrupted\).*--resume {run}"):
+        items_of(run, ledger, tmp_path, reader="export")
+    sit(None, SitConfig(), ledger, runs_folder=tmp_path, resume=run, policy=Scripted(gold_of))
+    assert len(items_of(run, ledger, tmp_path, reader="export")[1].items) == 18
+    assert len(looks(ledger, "small")) == 1
+
+
 def test_two_policies_sit_the_same_items(ledger: Ledger, tmp_path: Path) -> None:
+    easy = Paper("easy", (replace(ROUTE, items=24, registers=("plain",)),), sealed=False)
+    known = hold(ledger, tmp_path, easy)
+    again = hold(ledger, tmp_path, easy, SitConfig(policy="oracle", items_of=known.run))
+    assert (known.verdict.outcome, again.verdict.outcome) == (Outcome.PASS, Outcome.INCONCLUSIVE)
     first = hold(ledger, tmp_path)
     second = hold(ledger, tmp_path, config=SitConfig(items_of=first.run), policy=Scripted(gold_of))
     ids = [{score.item for score in scores_of(ledger, sitting.run)} for sitting in (first, second)]
     assert ids[0] == ids[1]
     assert len(looks(ledger, "small")) == 2
+    loud = hold(ledger, tmp_path, config=SitConfig(policy="oracle", items_of=first.run, stop_early=True))
+    assert loud.results["accuracy"]["mean"] == 1.0
+    assert (loud.results["stopped_early"], loud.verdict.outcome.exit_code, loud.verdict.more_needed) == (False, 2, None)
+    assert loud.verdict.sentence().startswith("NO VERDICT")
+    assert "comparison only" in headline(gather_exam(ledger, loud.run))[0]
     with pytest.raises(ConfigError, match="sat another paper"):
         hold(ledger, tmp_path, replace(PAPER, name="x", threshold=0.7), SitConfig(policy="oracle", items_of=first.run))
 
@@ -346,6 +369,15 @@ def test_scarce_families_are_released_and_their_texts_not_kept(ledger: Ledger, t
     hidden = [a for a in answers_of(ledger, better.run) if a.scarce]
     assert hidden
     assert not any(turn.observation or turn.action for a in hidden for turn in a.turns)
+
+
+def test_a_wording_of_a_scarce_family_alone_does_not_keep_the_worst_wording_open(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    scarce = Family("route", (2,), registers=("plain", "terse"), items=2, release="ladder")
+    fresh = replace(ROUTE, items=24, registers=("plain", "casual"))
+    paper = Paper("apart", (fresh, scarce), metric="worst_register", threshold=0.3, looks=1)
+    assert hold(ledger, tmp_path, paper, SitConfig(policy="oracle", public=False)).verdict.outcome is Outcome.PASS
 
 
 def test_early_stopping_asks_scarce_families_to_the_end_and_a_resumed_end_releases_nothing_twice(

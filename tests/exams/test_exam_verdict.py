@@ -52,6 +52,31 @@ def test_nothing_judged_is_inconclusive_and_round_trips() -> None:
     assert f"needs {some.more_needed} more" in some.sentence()
 
 
+def test_further_items_are_named_only_where_they_would_do() -> None:
+    nothing = judged("accuracy", [{"plain": None}] * 40)
+    assert (nothing.outcome, nothing.mean, nothing.more_needed) == (Outcome.INCONCLUSIVE, None, None)
+    assert nothing.sentence() == "INCONCLUSIVE: no item could be judged: all 40 ended in an error"
+    # With 40% errors counted as wrong the mean can never rise above .7, and never fall below it counted as right.
+    for right in (1.0, 0.6):
+        rows: list[dict[str, float | None]] = [{"plain": None if i % 5 < 2 else right} for i in range(40)]
+        verdict = judged("accuracy", rows, threshold=0.7)
+        assert (verdict.outcome, verdict.more_needed) == (Outcome.INCONCLUSIVE, None)
+        assert "no number of further items would do while 16 of 40 end in an error" in verdict.sentence()
+    for metric in ("accuracy", "worst_register", "all_registers"):
+        some = judged(metric, [{"plain": None if i % 5 == 0 else 1.0} for i in range(20)], threshold=0.7, alpha=0.01)
+        assert some.outcome is Outcome.INCONCLUSIVE
+        assert some.more_needed
+        whole = judged(
+            metric, [{"plain": None if i % 5 == 0 else 1.0} for i in range(20 + some.more_needed)], 0.7, 0.01
+        )
+        assert whole.outcome is Outcome.PASS
+
+
+def test_a_wording_that_always_fails_leaves_the_worst_wording_open() -> None:
+    verdict = judged("worst_register", [{"plain": 1.0, "casual": None}] * 40)
+    assert (verdict.outcome, verdict.more_needed) == (Outcome.INCONCLUSIVE, None)
+
+
 @pytest.mark.parametrize("rates", [(0.5,), (0.05, 0.95), (0.2, 0.5, 0.8)])
 def test_a_mixed_paper_in_random_order_rarely_gets_a_wrong_verdict(rates: tuple[float, ...]) -> None:
     """Families of different difficulty whose mean is exactly the threshold, shuffled as a plan is."""

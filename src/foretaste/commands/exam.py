@@ -47,7 +47,8 @@ SUBCOMMANDS: dict[str, str] = {
 class ExamArguments:
     """Let a policy sit a paper: fresh items in many wordings, a verdict, and a page that says how far it reaches.
 
-    Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 an error that you can repair, 130 interrupted with Ctrl-C.
+    Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or no verdict (--items-of), 3 an error that you can repair,
+    130 interrupted with Ctrl-C.
     A sealed paper spends one of its looks per sitting; the key of an endpoint is read from OPENAI_API_KEY.
     Further subcommands: foretaste exam papers | looks | compare | reveal | export.
     """

@@ -74,14 +74,19 @@ class Exported(NamedTuple):
 def items_of(name: str, ledger: Ledger, runs_folder: Path, *, reader: str) -> tuple[Paper, Plan]:
     """Return a paper and the items to hand out: those of a sitting, of a public paper, or of a new look.
 
-    `reader` says in the ledger who looked. Raises: ConfigError for a name that is neither; RunError
-    if a sealed paper has no look left.
+    `reader` says in the ledger who looked. Raises: ConfigError for a name that is neither, or a sitting
+    that is not finished; RunError if a sealed paper has no look or no item left.
     """
     if name not in ready_made() and not Path(name).is_file():
         info = ledger.run(name)
         plans = ledger.records(info.id, "plan")
         if info.kind != "exam" or not plans:
             raise ConfigError(f"{info.id} is no sitting with items. See: foretaste runs --kind exam")
+        if info.status != "finished":
+            raise ConfigError(
+                f"The sitting {info.id} is not finished ({info.status}): its items are not handed out before they are "
+                f"answered. Go on with it: foretaste exam --resume {info.id}"
+            )
         paper = paper_from_dict(info.config["paper"])
         if any(family.release != "fresh" for family in paper.families):
             raise ConfigError(f"Paper {paper.name!r} holds scarce families, whose items are not given away")

@@ -133,7 +133,7 @@ class _Exam:
         missing = [attempt for attempt in attempts if attempt.key not in self.answers]
         if len(missing) < len(attempts):
             self.progress.note(f"{len(attempts) - len(missing)} of {len(attempts)} items were answered before")
-        registers = {item.register for item in plan.items}
+        registers = {a.asked.register for a in attempts if not (a.public or a.scarce)}
         self.judge = Judge(self.paper.metric, self.paper.threshold, self.alpha, len(registers))
         self.clusters = _clusters(attempts)
         self._advance()
@@ -248,10 +248,12 @@ class _Exam:
     def _until_certain(self, missing: list[Attempt]) -> Iterator[Attempt]:
         """Yield attempts until the verdict is certain, if that ends the sitting; of the twin then no more either.
 
-        Scarce families are asked to the end: their mechanism compares the same items at every look.
+        Scarce families are asked to the end: their mechanism compares the same items at every look. A sitting on the
+        items of another has no verdict to stop at.
         """
+        stops = self.config.stop_early and self.config.items_of is None
         for attempt in missing:
-            if attempt.scarce or not (self.config.stop_early and self.judge.certain):
+            if attempt.scarce or not (stops and self.judge.certain):
                 yield attempt
 
     def _advance(self) -> None:
@@ -283,6 +285,8 @@ class _Exam:
         found["stopped_early"] = self.judged < len(self.clusters)
         found["planned_items"] = len(self.clusters)
         verdict = self.judge.verdict()
+        if self.config.items_of is not None:
+            verdict = verdict.as_comparison()
         rows = [("sitting", found), ("verdict", verdict.to_json()), ("status", {"status": "finished"})]
         self.ledger.append_many(self.run, [(kind, payload, None) for kind, payload in rows])
         return Sitting(self.run, verdict, found, usage)

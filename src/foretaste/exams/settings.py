@@ -65,9 +65,9 @@ class SitConfig(SeatConfig):
     public: bool = True
     """As many public items are asked in plain words, for the gap between public and sealed."""
     stop_early: bool = False
-    """Stop asking as soon as the verdict is certain."""
+    """Stop asking as soon as the verdict is certain; no effect with items_of, which gives none."""
     items_of: str | None = None
-    """Ask the items of this earlier sitting, to compare two policies item by item."""
+    """Ask the items of this earlier sitting, to compare two policies item by item; gives no PASS or FAIL."""
     price_in: float | None = None
     """Price of a million prompt tokens."""
     price_out: float | None = None

@@ -8,7 +8,7 @@ PASS must hold with every such item counted as wrong, FAIL with every one counte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from foretaste.exams.sequential import Outcome, SequentialExam
@@ -33,9 +33,15 @@ class Verdict:
     high: float
     """Bounds of the metric that hold at any time with probability 1 - alpha on each side."""
     more_needed: int | None
-    """Base items until a verdict if the scores stay as they are; 0: certain; None: no number would do."""
+    """Base items until a verdict if scores and errors stay as they are; 0: certain; None: no number would do."""
     errors: int
     """Base items with a wording that failed."""
+    comparison: bool = False
+    """True if the items were those of an earlier sitting: nobody passes on items that may have been seen."""
+
+    def as_comparison(self) -> Verdict:
+        """Return the same figures without PASS or FAIL."""
+        return replace(self, outcome=Outcome.INCONCLUSIVE, more_needed=None, comparison=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the ledger."""
@@ -48,13 +54,16 @@ class Verdict:
 
     def sentence(self) -> str:
         """Return the verdict in one line."""
+        if self.comparison:
+            return "NO VERDICT (the items of an earlier sitting, for comparison only)"
         if self.outcome is Outcome.INCONCLUSIVE:
-            if self.n == 0:
-                return "INCONCLUSIVE: no item could be judged"
-            more = (
-                "no number of further items would do" if self.more_needed is None else f"needs {self.more_needed} more"
-            )
-            return f"INCONCLUSIVE ({more})"
+            if self.mean is None:
+                failed = f": all {self.n} ended in an error" if self.n else ""
+                return f"INCONCLUSIVE: no item could be judged{failed}"
+            if self.more_needed is not None:
+                return f"INCONCLUSIVE (needs {self.more_needed} more)"
+            failed = f" while {self.errors} of {self.n} end in an error" if self.errors else ""
+            return f"INCONCLUSIVE (no number of further items would do{failed})"
         return self.outcome.value
 
 
@@ -150,12 +159,22 @@ class Judge:
         )
 
     def _more(self, means: dict[str, float]) -> int | None:
-        """Further base items until a verdict, if every wording's mean stays as it is."""
-        if not self._pass:
+        """Further base items until a verdict, if every wording's mean and share of errors stay as they are."""
+        if not means:
             return None
         if all(mean > self.threshold for mean in means.values()):
-            needed = [pair.worst.more_needed for pair in self._pass.values()]
+            needed = [_needed(pair.worst, Outcome.PASS) for pair in self._pass.values()]
             known = [count for count in needed if count is not None]
             return max(known) if len(known) == len(needed) else None
-        needed = [pair.best.more_needed for name, pair in self._fail.items() if means.get(name, 1.0) < self.threshold]
+        below = (name for name, mean in means.items() if mean < self.threshold)
+        needed = [_needed(self._fail[name].best, Outcome.FAIL) for name in below]
         return min((count for count in needed if count is not None), default=None)
+
+
+def _needed(exam: SequentialExam, wanted: Outcome) -> int | None:
+    """Return the further items until an exam says `wanted`, if its mean stays as it is; None: none would do."""
+    if exam.outcome is not Outcome.INCONCLUSIVE:
+        return 0 if exam.outcome is wanted else None
+    mean = exam.successes / exam.n
+    leads = mean > exam.threshold if wanted is Outcome.PASS else mean < exam.threshold
+    return exam.more_needed if leads else None

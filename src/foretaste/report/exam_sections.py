@@ -28,7 +28,10 @@ def headline(data: ExamData) -> tuple[str, str]:
     outcome = verdict["outcome"]
     if outcome == "INCONCLUSIVE":
         more = verdict["more_needed"]
-        outcome += " (needs more items than can be named)" if more is None else f" (needs {more} more items)"
+        none = "no item could be judged" if verdict["mean"] is None else "no number of further items would do"
+        outcome += f" ({none})" if more is None else f" (needs {more} more items)"
+    if verdict.get("comparison"):
+        outcome = "NO VERDICT (the items of an earlier sitting, for comparison only)"
     alpha = verdict["alpha"]
     says = (
         f"{_metric(verdict['metric'])} {words.rate(verdict['mean'])} on {verdict['n']} base items, "
