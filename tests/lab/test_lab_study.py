@@ -41,7 +41,7 @@ def figures(arguments, context):
         raise ValueError("this seed fails")
     if options.get("die") == seed:
         os._exit(3)
-    after = options["gain"] + 0.01 * (seed % 3)
+    after = options["gain"] * (1 + 0.01 * (seed % 3 - 1))
     curve = [[0, 0, 0.0, 50], [50, 5, after / 2, 50], [100, 10, after, 50]]
     used = 1.3 if options["name"] == "new" else 0.5
     return {"success_before": 0.0, "success_after": after, "curve": curve, "used_budget": used}
@@ -276,6 +276,19 @@ def test_the_claim_holds_only_if_the_whole_interval_does() -> None:
     assert "1 of the 6" in missing.note
     anytime = Expectation("gain", "a", "b", size=0.2, stopping="anytime")
     assert judge(anytime, effects, range(6)).decision is Decision.HELD
+
+
+def test_equal_effects_are_no_evidence_of_a_mean_whatever_their_size() -> None:
+    for value in (0.0, 0.3):
+        for stopping in ("fixed", "anytime"):
+            expectation = Expectation("gain", "a", "b", size=-0.1, stopping=stopping)  # type: ignore[arg-type]
+            judged = judge(expectation, {seed: exactly(value) for seed in range(12)}, range(12))
+            assert (judged.decision, judged.low, judged.high) == (Decision.UNDECIDED, None, None)
+            assert judged.estimate == pytest.approx(value)
+            assert "all 12 seeds are equal" in judged.note
+    shares = Expectation("named", "a", None, size=0.5, center="bounded", bounds=(0.0, 1.0))
+    assert judge(shares, {seed: exactly(1.0) for seed in range(4)}, range(4)).decision is Decision.UNDECIDED
+    assert judge(shares, {seed: exactly(1.0) for seed in range(12)}, range(12)).decision is Decision.HELD
 
 
 def test_one_refuted_part_refutes_and_secondary_parts_do_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from foretaste.lab.results import Outcome, Results
 from foretaste.lab.scaling_curve import curve_law
 from foretaste.lab.spans import parse_span, with_settings
 from foretaste.lab.sweep import Sweep, run_sweep
+from foretaste.lab.verdict import Decision
 from foretaste.ledger import Ledger
 
 
@@ -62,6 +64,22 @@ def test_luck_is_not_called_a_winner(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     found = run_sweep(grid(), tmp_path)
     assert found.best == "learning_rate=0.001"
     assert found.text.startswith("No winner")
+
+
+def test_what_is_as_good_as_the_recipe_on_fresh_seeds_is_no_winner(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_jobs(monkeypatch, lambda rate, seed: 0.5 + (0.3 if seed < 100 and rate == 1e-3 else 0.0))
+    found = run_sweep(grid(), tmp_path / "ties")
+    assert found.text.startswith("No winner")
+    real = sweep_module.judge
+    monkeypatch.setattr(
+        sweep_module, "judge", lambda *given: dataclasses.replace(real(*given), decision=Decision.HELD, low=0.0)
+    )
+    found = run_sweep(grid(), tmp_path / "touching")  # an interval that begins at no gain does not lie above it
+    assert found.text.startswith("No winner")
+    assert found.confirmed is not None
+    assert found.confirmed.decision is Decision.UNDECIDED
 
 
 def test_optuna_and_random_stay_within_the_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -130,7 +130,10 @@ def _confirm(sweep: Sweep, arms: dict[str, dict[str, Any]], results: Any, ledger
     plan = _plan(sweep, arms, sweep.fresh_seeds)
     study = Study(sweep.name, f"{best} is better than the unchanged recipe", "a sweep", (expectation,), plan, plan)
     ledger.append(run, "expectation", contents(study, "full"))
-    return judge(expectation, results(arms, sweep.fresh_seeds).effects(expectation), sweep.fresh_seeds)
+    judged = judge(expectation, results(arms, sweep.fresh_seeds).effects(expectation), sweep.fresh_seeds)
+    if judged.decision is Decision.HELD and not (judged.low or 0.0) > 0:  # "at least 0" holds for no gain, too
+        judged = dataclasses.replace(judged, decision=Decision.UNDECIDED)
+    return judged
 
 
 def _plan(sweep: Sweep, arms: Mapping[str, Mapping[str, Any]], seeds: tuple[int, ...]) -> Plan:
