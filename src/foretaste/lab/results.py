@@ -125,6 +125,11 @@ class Results:
         return f"{'' if middle.known else '>'}{middle.low:,.0f} ({reached}/{len(values)})"
 
 
+def mean_area(results: Results, arm: str) -> float | None:
+    """Return the mean area over the seeds of an arm that gave a result; None without any."""
+    return _mean([result["area"] for seed in results.seeds if (result := results.result(arm, seed))])
+
+
 def _compared(treated: Bounds, base: Bounds, effect: str, floor: float) -> Bounds:
     """Return difference or log ratio of two values, as wide as their censoring makes it."""
     if effect == "difference":
