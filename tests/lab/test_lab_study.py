@@ -332,6 +332,21 @@ def test_means_are_over_the_seeds_that_gave_a_figure() -> None:
     assert means(results) == [{"arm": "A", "seeds": 2, "plain": 0.75, "lost": None}]
 
 
+def test_a_figure_without_a_value_leaves_its_seed_out() -> None:
+    lost = {1: 0.2, 2: None, 3: 0.1}
+    results = Results([Outcome(arm, seed, {"lost": lost[seed], "plain": 0.5}) for seed in lost for arm in ("a", "b")])
+    assert results.value("lost", "a", 2) is None
+    assert set(results.effects(Expectation("lost", "a", "b", size=0.0))) == {1, 3}
+    assert set(results.effects(Expectation("lost", "a", None, size=0.0))) == {1, 3}
+    with pytest.raises(RunError, match="give no 'lots'"):
+        results.value("lots", "a", 2)
+
+
+def test_jobs_that_were_not_run_did_not_fail() -> None:
+    outcomes = [Outcome("a", 1, {"area": 0.5}), Outcome("a", 2, None, "no memory"), Outcome("a", 3, None)]
+    assert [(row["seeds"], row["failed"]) for row in Results(outcomes).rows()] == [(1, 1)]
+
+
 def test_too_few_seeds_for_an_interval_are_said_for_ratios_too() -> None:
     expectation = Expectation("tokens_to:0.5", "new", "old", size=2.0, effect="speedup", center="median")
     found = judge(expectation, {seed: exactly(1.0) for seed in range(5)}, range(5))

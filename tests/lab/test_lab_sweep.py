@@ -108,6 +108,13 @@ def test_what_cannot_be_tried_is_refused() -> None:
         sweep_module._check(Sweep("x", base, (parse_span("seed=1,2", base),), 9, seeds=(1,), fresh_seeds=(1, 2)))
 
 
+@pytest.mark.parametrize("setting", ["seed=3,4", "steps=10,20", "token_budget=100,200"])
+def test_what_the_sweep_itself_sets_is_refused(setting: str, tmp_path: Path) -> None:
+    base = TrainConfig()
+    with pytest.raises(ConfigError, match=f"{setting.partition('=')[0]} cannot be tried"):
+        run_sweep(Sweep("x", base, (parse_span(setting, base),), 100), tmp_path)
+
+
 # Forecasts ----------------------------------------------------------------------------------------
 
 CURVE = np.array([0.1, 0.8, 3e3, 1.5])
@@ -147,6 +154,17 @@ def test_a_forecast_is_right_where_the_law_holds_and_flagged_where_it_does_not(t
     assert not report.held_out["inside"]
     assert main(["lab", "fit", *runs, "--refits", "40", "--runs-folder", str(tmp_path / "bad")]) == 0
     assert "OUTSIDE" in capsys.readouterr().out
+
+
+def test_a_job_done_anew_by_other_code_is_one_run_to_fit(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path) as ledger:
+        runs = write_runs(ledger, [*SIZES, 3000])
+        study = ledger.start_run("study", "x", {})
+        for index, run in enumerate(runs):
+            about = {"key": run, "config_key": f"job {index % len(SIZES)}", "arm": "value", "status": "finished"}
+            ledger.append(study, "job", {**about, "result": {"run": run}})
+        report = forecast_runs(ledger, [study], refits=2)
+    assert set(report.runs) == set(runs[1:])
 
 
 def test_runs_of_different_settings_are_not_fitted_as_one(tmp_path: Path) -> None:

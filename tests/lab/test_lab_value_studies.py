@@ -171,6 +171,13 @@ def test_cells_say_what_they_are():
     assert (VALUE.metric, VALUE.baseline) == (METRIC, BEST)
 
 
+def test_a_method_that_could_not_be_judged_is_not_compared():
+    result = {"solved:best": 0.6, "solved:vote": 0.3, "solved:likelihood": 0.5}
+    assert think.ahead(result, "best", "vote", "likelihood") == pytest.approx(0.1)
+    for name in result:
+        assert think.ahead({**result, name: None}, "best", "vote", "likelihood") is None
+
+
 def test_thinking_is_tabled_by_method():
     result = {
         "solved:one": 0.4,
