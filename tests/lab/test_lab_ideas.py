@@ -35,7 +35,7 @@ def ended(success: dict[str, tuple[float, float]]) -> Results:
     for name, values in success.items():
         for cell, value in zip(CELLS, values, strict=True):
             for seed in range(1, 7):
-                result = {"success_before": 0.03, "success_after": value + 0.005 * (seed % 3), "steps": 10}
+                result = {"success_before": 0.03, "success_after": value * (1 + 0.005 * (seed % 3 - 1)), "steps": 10}
                 curve = {"curve": [[0, 0, 0.03, 64], [1000, 50, value, 64]], "sampled_tokens": 1000}
                 outcomes.append(Outcome(f"{name} @ {cell.name}", seed, {**result, **curve}))
     return Results(outcomes)
@@ -104,12 +104,12 @@ def test_doctor_names_the_planted_bug_with_the_study_s_own_settings() -> None:
     assert "advantages are shifted by one token" in text
 
 
-def areas(bug: float, idle: float, *, named: float = 1.0, cleared: float = 1.0) -> Results:
+def areas(bug: float, idle: float, *, named: float = 1.0, cleared: float = 1.0, seeds: int = 80) -> Results:
     found = {CONTROL: (0.5, 1.0, 0.0), IDEA: (0.7, 1.0, 0.0), BUG: (bug, 0.0, named), IDLE: (idle, cleared, 0.0)}
     outcomes = []
     for arm, (area, is_clear, is_named) in found.items():
-        for seed in range(1, 7):
-            wobble = 0.005 * (seed % 3)
+        for seed in range(1, seeds + 1):
+            wobble = 0.005 * (seed % (3 if arm in (CONTROL, IDEA) else 4))
             result = {"area": area + wobble, "sound": is_clear, "cleared": is_clear, "bug_named": is_named}
             text = "Machinery sound." if is_clear else "Bug here."
             outcomes.append(Outcome(arm, seed, {**result, "doctor": text}))
@@ -124,6 +124,7 @@ def test_the_pair_holds_only_if_the_study_sees_no_gain_and_the_doctor_tells_them
         return [decision for decision, needs in zip(decided(study, results), required, strict=True) if needs]
 
     assert needed(areas(0.5, 0.71)) == [Decision.HELD] * 4
+    assert needed(areas(0.5, 0.71, seeds=6)) == [Decision.UNDECIDED] * 2 + [Decision.HELD] * 2  # few runs, no proof
     assert needed(areas(0.5, 0.71, named=0.0))[0] is Decision.REFUTED
     assert needed(areas(0.5, 0.71, cleared=0.0))[1] is Decision.REFUTED
     assert needed(areas(0.65, 0.71))[2] is Decision.REFUTED  # the bug did no harm that a study could see

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foretaste.exams.scarce import Release
+from foretaste.lab import reward_hacker
 from foretaste.lab.jobs import Context
-from foretaste.lab.reward_hacker import SEEN, START, STUDY, tune
+from foretaste.lab.results import Outcome, Results
+from foretaste.lab.reward_hacker import LADDER, SEEN, START, STUDY, tune
+from foretaste.lab.verdict import Decision, judge
 
 OPTIONS = {"rounds": 200, "items": 200, "looks": 4}
 
@@ -22,12 +26,27 @@ def gaps(seen: str, seeds: int = 20) -> np.ndarray:
 
 
 def test_what_is_tuned_to_flatters_and_fresh_items_do_not() -> None:
-    public, held_out, ladder, sealed = (gaps(seen) for seen in SEEN)
+    public, ladder, sealed = (gaps(seen) for seen in SEEN)
     assert public.mean() > 0.15
-    assert held_out.mean() > 0.15  # held out in name only: the same items, looked at every time
-    assert ladder.mean() < 0.05
+    assert 0 < ladder.mean() < public.mean() - 0.05  # less, but not little
     assert abs(sealed.mean()) < 3 * sealed.std() / np.sqrt(len(sealed)) + 0.01
 
 
 def test_every_way_of_seeing_is_an_arm() -> None:
     assert set(STUDY.full.arms) == set(SEEN)
+
+
+@pytest.mark.parametrize(("told", "decision"), [(START, Decision.HELD), (0.384, Decision.REFUTED)])
+def test_what_is_told_through_the_ladder_may_be_off_to_neither_side(
+    monkeypatch: pytest.MonkeyPatch, told: float, decision: Decision
+) -> None:
+    class Always:
+        def submit(self, scores: np.ndarray) -> tuple[Release, Always]:
+            return Release(told, True), self
+
+    monkeypatch.setattr(reward_hacker, "Ladder", Always)
+    context, seeds = Context(Path(), lambda share, words: None), range(6)
+    options = {**OPTIONS, "seen": LADDER}
+    outcomes = [Outcome(LADDER, seed, tune({"options": options, "seed": seed}, context)) for seed in seeds]
+    expectation = next(one for one in STUDY.expectations if one.treatment == LADDER)
+    assert judge(expectation, Results(outcomes).effects(expectation), seeds).decision is decision

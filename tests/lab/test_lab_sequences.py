@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
@@ -19,6 +19,7 @@ from foretaste.lab.sequences import (
     median_sequence,
     t_interval,
     t_sequence,
+    without_spread,
 )
 
 
@@ -38,6 +39,17 @@ def test_one_seed_says_nothing() -> None:
     for interval in (t_interval, t_sequence, median_interval, median_sequence):
         got = interval(known([0.4]))
         assert (got.low, got.high) == (-math.inf, math.inf)
+
+
+def test_equal_values_show_no_spread_and_have_no_t_interval() -> None:
+    for values in ([1.0] * 30, [0.0, 0.0], [0.3 - 0.1, 0.2]):  # the last two differ by rounding alone
+        assert without_spread(known(values))
+        for interval in (t_interval, t_sequence):
+            got = interval(known(values))
+            assert (got.low, got.high) == (-math.inf, math.inf)
+            assert got.estimate == pytest.approx(values[0])
+    assert not without_spread(known([0.2, 0.2001]))
+    assert not without_spread(known([0.2]))
 
 
 def test_median_interval_needs_six_seeds_and_is_then_smallest_and_largest() -> None:
@@ -114,6 +126,7 @@ def test_bounded_sequence_refuses_values_outside_its_bounds() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=12), st.floats(0.1, 5), st.floats(-3, 3))
 def test_intervals_follow_shifts_and_scales(values: list[float], scale: float, shift: float) -> None:
+    assume(np.ptp(values) == 0 or np.ptp(values) > 1e-9)  # less than that is rounding, once it is shifted
     for interval in (t_interval, t_sequence, median_interval, median_sequence):
         base, moved = interval(known(values)), interval(known(np.array(values) * scale + shift))
         assert moved.low == pytest.approx(base.low * scale + shift, abs=1e-6)

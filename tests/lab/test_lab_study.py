@@ -41,7 +41,7 @@ def figures(arguments, context):
         raise ValueError("this seed fails")
     if options.get("die") == seed:
         os._exit(3)
-    after = options["gain"] + 0.01 * (seed % 3)
+    after = options["gain"] * (1 + 0.01 * (seed % 3 - 1))
     curve = [[0, 0, 0.0, 50], [50, 5, after / 2, 50], [100, 10, after, 50]]
     used = 1.3 if options["name"] == "new" else 0.5
     return {"success_before": 0.0, "success_after": after, "curve": curve, "used_budget": used}
@@ -278,6 +278,19 @@ def test_the_claim_holds_only_if_the_whole_interval_does() -> None:
     assert judge(anytime, effects, range(6)).decision is Decision.HELD
 
 
+def test_equal_effects_are_no_evidence_of_a_mean_whatever_their_size() -> None:
+    for value in (0.0, 0.3):
+        for stopping in ("fixed", "anytime"):
+            expectation = Expectation("gain", "a", "b", size=-0.1, stopping=stopping)  # type: ignore[arg-type]
+            judged = judge(expectation, {seed: exactly(value) for seed in range(12)}, range(12))
+            assert (judged.decision, judged.low, judged.high) == (Decision.UNDECIDED, None, None)
+            assert judged.estimate == pytest.approx(value)
+            assert "all 12 seeds are equal" in judged.note
+    shares = Expectation("named", "a", None, size=0.5, center="bounded", bounds=(0.0, 1.0))
+    assert judge(shares, {seed: exactly(1.0) for seed in range(4)}, range(4)).decision is Decision.UNDECIDED
+    assert judge(shares, {seed: exactly(1.0) for seed in range(12)}, range(12)).decision is Decision.HELD
+
+
 def test_one_refuted_part_refutes_and_secondary_parts_do_not() -> None:
     effects = {seed: exactly(0.3 + 0.01 * seed) for seed in range(4)}
     held, refuted = (judge(Expectation("gain", "a", "b", size=size), effects, range(4)) for size in (0.1, 0.9))
@@ -317,6 +330,21 @@ def test_every_study_gives_arms_the_plans_budget_or_one_that_it_names_and_can_be
 def test_means_are_over_the_seeds_that_gave_a_figure() -> None:
     results = Results([Outcome("A", 1, {"plain": 0.5, "lost": None}), Outcome("A", 2, {"plain": 1.0, "lost": None})])
     assert means(results) == [{"arm": "A", "seeds": 2, "plain": 0.75, "lost": None}]
+
+
+def test_a_figure_without_a_value_leaves_its_seed_out() -> None:
+    lost = {1: 0.2, 2: None, 3: 0.1}
+    results = Results([Outcome(arm, seed, {"lost": lost[seed], "plain": 0.5}) for seed in lost for arm in ("a", "b")])
+    assert results.value("lost", "a", 2) is None
+    assert set(results.effects(Expectation("lost", "a", "b", size=0.0))) == {1, 3}
+    assert set(results.effects(Expectation("lost", "a", None, size=0.0))) == {1, 3}
+    with pytest.raises(RunError, match="give no 'lots'"):
+        results.value("lots", "a", 2)
+
+
+def test_jobs_that_were_not_run_did_not_fail() -> None:
+    outcomes = [Outcome("a", 1, {"area": 0.5}), Outcome("a", 2, None, "no memory"), Outcome("a", 3, None)]
+    assert [(row["seeds"], row["failed"]) for row in Results(outcomes).rows()] == [(1, 1)]
 
 
 def test_too_few_seeds_for_an_interval_are_said_for_ratios_too() -> None:

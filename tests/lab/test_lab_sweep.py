@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from foretaste.lab.results import Outcome, Results
 from foretaste.lab.scaling_curve import curve_law
 from foretaste.lab.spans import parse_span, with_settings
 from foretaste.lab.sweep import Sweep, run_sweep
+from foretaste.lab.verdict import Decision
 from foretaste.ledger import Ledger
 
 
@@ -64,6 +66,22 @@ def test_luck_is_not_called_a_winner(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert found.text.startswith("No winner")
 
 
+def test_what_is_as_good_as_the_recipe_on_fresh_seeds_is_no_winner(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_jobs(monkeypatch, lambda rate, seed: 0.5 + (0.3 if seed < 100 and rate == 1e-3 else 0.0))
+    found = run_sweep(grid(), tmp_path / "ties")
+    assert found.text.startswith("No winner")
+    real = sweep_module.judge
+    monkeypatch.setattr(
+        sweep_module, "judge", lambda *given: dataclasses.replace(real(*given), decision=Decision.HELD, low=0.0)
+    )
+    found = run_sweep(grid(), tmp_path / "touching")  # an interval that begins at no gain does not lie above it
+    assert found.text.startswith("No winner")
+    assert found.confirmed is not None
+    assert found.confirmed.decision is Decision.UNDECIDED
+
+
 def test_optuna_and_random_stay_within_the_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for method in ("random", "optuna"):
         fake_jobs(monkeypatch, lambda rate, seed: -abs(np.log10(rate) + 4) - 0.001 * seed)
@@ -88,6 +106,13 @@ def test_what_cannot_be_tried_is_refused() -> None:
     assert with_settings(base, {"algorithm.passes": 5}).algorithm.passes == 5
     with pytest.raises(ConfigError, match="fresh"):
         sweep_module._check(Sweep("x", base, (parse_span("seed=1,2", base),), 9, seeds=(1,), fresh_seeds=(1, 2)))
+
+
+@pytest.mark.parametrize("setting", ["seed=3,4", "steps=10,20", "token_budget=100,200"])
+def test_what_the_sweep_itself_sets_is_refused(setting: str, tmp_path: Path) -> None:
+    base = TrainConfig()
+    with pytest.raises(ConfigError, match=f"{setting.partition('=')[0]} cannot be tried"):
+        run_sweep(Sweep("x", base, (parse_span(setting, base),), 100), tmp_path)
 
 
 # Forecasts ----------------------------------------------------------------------------------------
@@ -129,6 +154,17 @@ def test_a_forecast_is_right_where_the_law_holds_and_flagged_where_it_does_not(t
     assert not report.held_out["inside"]
     assert main(["lab", "fit", *runs, "--refits", "40", "--runs-folder", str(tmp_path / "bad")]) == 0
     assert "OUTSIDE" in capsys.readouterr().out
+
+
+def test_a_job_done_anew_by_other_code_is_one_run_to_fit(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path) as ledger:
+        runs = write_runs(ledger, [*SIZES, 3000])
+        study = ledger.start_run("study", "x", {})
+        for index, run in enumerate(runs):
+            about = {"key": run, "config_key": f"job {index % len(SIZES)}", "arm": "value", "status": "finished"}
+            ledger.append(study, "job", {**about, "result": {"run": run}})
+        report = forecast_runs(ledger, [study], refits=2)
+    assert set(report.runs) == set(runs[1:])
 
 
 def test_runs_of_different_settings_are_not_fitted_as_one(tmp_path: Path) -> None:

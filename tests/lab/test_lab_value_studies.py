@@ -134,6 +134,33 @@ def test_credit_compares_areas_over_all_tasks():
     assert found[1].low == pytest.approx(((0.6 - 0.5) + (0.4 - 0.3)) / 2)
 
 
+def test_a_failed_baseline_is_no_weak_baseline():
+    areas = {"auto": (0.6, 0.6, 0.6), "grpo": (0.5, 0.5, 0.5), "batch-mean": (0.7, 0.7, None)}
+    results = Results(
+        Outcome(f"{name} @ maze", seed, None if area is None else {"area": area})
+        for name, by_seed in areas.items()
+        for seed, area in enumerate(by_seed)
+    )
+    assert credit.best_baseline(results, "maze") == "batch-mean"  # its sum is smaller, its mean is larger
+    found = credit.effects(results, Expectation("area", "auto", "best baseline", size=0.0))
+    assert {seed: bounds.low for seed, bounds in found.items()} == pytest.approx({0: -0.1, 1: -0.1})
+    failed = [Outcome(o.arm, o.seed, None) if o.arm == "batch-mean @ maze" else o for o in results.outcomes]
+    assert credit.effects(Results(failed), Expectation("area", "auto", "best baseline", size=0.0)) == {}
+    lock = made_up({"value": (100, 900), "auto": (100, 900), "grpo": (300, 900), "batch-mean": (400, 900)})
+    gone = [
+        o if (o.arm, o.seed) != (f"batch-mean @ {QUICK[0].name}", 2) else Outcome(o.arm, 2, None) for o in lock.outcomes
+    ]
+    assert set(credit_map.effects(Results(gone), VALUE)) == {1, 3, 4, 5, 6}
+
+
+def test_a_cell_in_which_nothing_was_measured_does_not_hold():
+    results = made_up({"value": (100, 900), "auto": (100, 900), "grpo": (300, 900)})
+    assert decide(results, AUTO).decision is Decision.HELD
+    there = f"auto @ {QUICK[1].name}"
+    failed = [Outcome(o.arm, o.seed, None, "failed") if o.arm == there else o for o in results.outcomes]
+    assert decide(Results(failed), AUTO).decision is Decision.UNDECIDED
+
+
 def test_cells_say_what_they_are():
     cell = Cell(5, "at once", 10)
     assert credit_map.promised(cell)
@@ -142,6 +169,13 @@ def test_cells_say_what_they_are():
     env = make(cell.env(3))
     assert (env.chain.visibility, env.chain.horizon, env.table_seed) == ("at once", 10, 1003)
     assert (VALUE.metric, VALUE.baseline) == (METRIC, BEST)
+
+
+def test_a_method_that_could_not_be_judged_is_not_compared():
+    result = {"solved:best": 0.6, "solved:vote": 0.3, "solved:likelihood": 0.5}
+    assert think.ahead(result, "best", "vote", "likelihood") == pytest.approx(0.1)
+    for name in result:
+        assert think.ahead({**result, name: None}, "best", "vote", "likelihood") is None
 
 
 def test_thinking_is_tabled_by_method():

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from foretaste.config import TrainConfig
 from foretaste.envs.lock import random_success
 from foretaste.lab.methods import BASELINES, METHODS, base, method
-from foretaste.lab.results import Results
+from foretaste.lab.results import Results, mean_area
 from foretaste.lab.sequences import Bounds, median_of
 from foretaste.lab.study import Plan
 
@@ -98,26 +98,30 @@ def _median(results: Results, arm: str) -> float:
 
 def best_baseline(results: Results, cell: Cell) -> str | None:
     """Return the baseline with the fewest median tokens in a cell, then the largest area; None without any."""
-    there = [name for name in BASELINES if f"{name} @ {cell.name}" in results.arms]
 
-    def rank(name: str) -> tuple[float, float]:
-        arm = f"{name} @ {cell.name}"
-        areas = [(results.result(arm, seed) or {}).get("area", 0.0) for seed in results.seeds]
-        return _median(results, arm), -sum(areas)
+    def rank(arm: str) -> tuple[float, float]:
+        return _median(results, arm), -(mean_area(results, arm) or 0.0)
 
-    return min(there, key=rank, default=None)
+    best = min(_baselines(results, cell), key=rank, default=None)
+    return best and best.partition(" @ ")[0]
+
+
+def _baselines(results: Results, cell: Cell) -> list[str]:
+    """Return the arms of the baselines that were to run in a cell."""
+    return [arm for name in BASELINES if (arm := f"{name} @ {cell.name}") in results.arms]
 
 
 def ratio(results: Results, treatment: str, cell: Cell, seed: int) -> Bounds | None:
     """Return log(tokens of the best baseline / tokens of the treatment) in a cell; None if a job is missing.
 
+    The job of any baseline: one that failed might have been the best.
     Where neither got there nothing can be said: the bounds are infinite. The baseline is chosen after the fact, with
     the seeds that are compared, which favours it.
     """
     baseline = best_baseline(results, cell)
     ours = results.value(METRIC, f"{treatment} @ {cell.name}", seed)
     theirs = baseline and results.value(METRIC, f"{baseline} @ {cell.name}", seed)
-    if ours is None or not theirs:
+    if ours is None or not theirs or any(results.result(arm, seed) is None for arm in _baselines(results, cell)):
         return None
 
     def log(value: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from foretaste.config import TrainConfig
 from foretaste.lab.methods import BASELINES, method
 from foretaste.lab.places import PLACES, mean_differences, place_base, rows
-from foretaste.lab.results import Results
+from foretaste.lab.results import Results, mean_area
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
 
@@ -27,20 +27,27 @@ def _plan(tasks: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ..
 
 
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
-    """Return each seed's difference in area between the treatment and the best baseline, mean over the tasks."""
+    """Return each seed's difference in area between the treatment and the best baseline, mean over the tasks.
+
+    A seed counts where every baseline gave a result: one that failed might have been the best.
+    """
     tasks = [task for task in TASKS if f"{expectation.treatment} @ {task}" in results.arms]
     pairs = [(f"{expectation.treatment} @ {task}", f"{best_baseline(results, task)} @ {task}") for task in tasks]
-    return mean_differences(results, "area", pairs)
+    candidates = [f"{name} @ {task}" for task in tasks for name in baselines(results, task)]
+    found = mean_differences(results, "area", pairs)
+    return {seed: value for seed, value in found.items() if all(results.result(arm, seed) for arm in candidates)}
+
+
+def baselines(results: Results, task: str) -> list[str]:
+    """Return the baselines that were to run on a task."""
+    return [name for name in BASELINES if f"{name} @ {task}" in results.arms]
 
 
 def best_baseline(results: Results, task: str) -> str | None:
-    """Return the baseline with the largest mean area on a task."""
-    there = [name for name in BASELINES if f"{name} @ {task}" in results.arms]
-
-    def area(name: str) -> float:
-        return sum((results.result(f"{name} @ {task}", seed) or {}).get("area", 0.0) for seed in results.seeds)
-
-    return max(there, key=area, default=None)
+    """Return the baseline with the largest mean area on a task, over its results; None without any."""
+    areas = {name: mean_area(results, f"{name} @ {task}") for name in baselines(results, task)}
+    known = {name: area for name, area in areas.items() if area is not None}
+    return max(known, key=lambda name: known[name], default=None)
 
 
 STUDY = Study(

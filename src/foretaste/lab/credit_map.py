@@ -58,7 +58,7 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
 
 def _mean_low(row: Any) -> float:
     lows = [max(bounds.low, -math.log(1e3)) for bounds in row if bounds is not None]
-    return sum(lows) / len(lows) if lows else math.inf
+    return sum(lows) / len(lows) if lows else -math.inf  # not measured: it may be the worst
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

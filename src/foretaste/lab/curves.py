@@ -120,9 +120,7 @@ def to_threshold(curve: Sequence[Measured], threshold: float, *, unit: str = "to
         if all(later.success >= threshold for later in curve[i : i + patience]):
             if i == 0:
                 return exactly(0.0)
-            before = curve[i - 1]
-            if before.success >= threshold:
-                return exactly(amounts[i - 1])
+            before = curve[i - 1]  # below the threshold, else it would have been reached there
             share = (threshold - before.success) / (point.success - before.success)
             return exactly(amounts[i - 1] + share * (amounts[i] - amounts[i - 1]))
     return Bounds(amounts[-1], math.inf)

@@ -215,14 +215,14 @@ def _alike(ledger: Ledger, runs: Sequence[str]) -> None:
 
 
 def _training_runs(ledger: Ledger, names: Sequence[str], arm: str | None = None) -> list[str]:
-    """Return ids of training runs in order, without doubles."""
+    """Return ids of training runs in order, without doubles; of a job done anew by other code the last run alone."""
     found: list[str] = []
     for name in names:
         info = ledger.run(name)
         if info.kind in ("study", "sweep"):
-            jobs = ledger.records(info.id, "job")
-            runs = [job.payload["result"].get("run") for job in jobs if _of_arm(job.payload, arm)]
-            found += [run for run in runs if run]
+            done = [job.payload for job in ledger.records(info.id, "job") if _of_arm(job.payload, arm)]
+            newest = {job["config_key"]: job["result"].get("run") for job in done}
+            found += [run for run in newest.values() if run]
         else:
             found.append(info.id)
     if not found:

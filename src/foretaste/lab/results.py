@@ -26,8 +26,6 @@ class Outcome:
     """What it gave; None if it failed or has not been run."""
     error: str | None = None
     seconds: float = 0.0
-    reused: bool = False
-    """It had been finished before the study asked for it."""
 
 
 class Results:
@@ -69,6 +67,8 @@ class Results:
     def value(self, metric: str, arm: str, seed: int) -> Bounds | None:
         """Return a metric of one job, censored where a threshold was not reached; None if the job gave nothing.
 
+        A metric that is there without a value, as where there was no occasion to measure it, is nothing too.
+
         Raises: RunError for a metric that the job's result does not have.
         """
         result = self.result(arm, seed)
@@ -77,11 +77,11 @@ class Results:
         name, _, threshold = metric.partition(":")
         if name in ("tokens_to", "episodes_to"):
             return to_threshold(self.curve(arm, seed), float(threshold), unit=name.removesuffix("_to"))
-        found = result.get(metric, result.get("metrics", {}).get(metric))
-        if found is None:
+        given = {**result.get("metrics", {}), **result}
+        if metric not in given:
             numbers = sorted(key for key, value in result.items() if isinstance(value, int | float))
             raise RunError(f"The jobs of arm {arm!r} give no {metric!r}; they give: {', '.join(numbers)}, tokens_to:X")
-        return exactly(float(found))
+        return None if given[metric] is None else exactly(float(given[metric]))
 
     def effects(self, expectation: Expectation) -> dict[int, Bounds]:
         """Return each seed's effect where both arms gave a result; ratios as natural logarithms."""
@@ -104,7 +104,8 @@ class Results:
         rows = []
         for arm in self.arms:
             done = [seed for seed in self.seeds if self.result(arm, seed) is not None]
-            row: dict[str, Any] = {"arm": arm, "seeds": len(done), "failed": len(self.seeds) - len(done)}
+            failed = sum(1 for one in self.failures if one.arm == arm)
+            row: dict[str, Any] = {"arm": arm, "seeds": len(done), "failed": failed}
             for name in ("success_before", "success_after", "area", "sampled_tokens", "train_seconds"):
                 values = [(self.result(arm, seed) or {}).get(name) for seed in done]
                 row[name] = _mean([value for value in values if value is not None])
@@ -123,6 +124,11 @@ class Results:
         middle = median_of(values)
         reached = sum(1 for value in values if value.known)
         return f"{'' if middle.known else '>'}{middle.low:,.0f} ({reached}/{len(values)})"
+
+
+def mean_area(results: Results, arm: str) -> float | None:
+    """Return the mean area over the seeds of an arm that gave a result; None without any."""
+    return _mean([result["area"] for seed in results.seeds if (result := results.result(arm, seed))])
 
 
 def _compared(treated: Bounds, base: Bounds, effect: str, floor: float) -> Bounds:

@@ -8,6 +8,7 @@
 
 An interval of the right column holds at all times at once with its stated probability, so a study may stop
 when it has seen enough. That costs width: at five seeds the anytime t is about twice as wide as Student's.
+The t intervals are made from the spread of the effects; equal effects show none, and have no such interval.
 Shapes: n seeds. A *bounded value* is `Bounds(low, high)`: equal ends when it is known, apart when it is censored.
 """
 
@@ -19,6 +20,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import betainc, betaln
 from scipy.stats import binom
@@ -47,6 +49,11 @@ def median_of(values: Sequence[Bounds]) -> Bounds:
     return Bounds(float(np.median([value.low for value in values])), float(np.median([value.high for value in values])))
 
 
+def without_spread(values: Sequence[Bounds]) -> bool:
+    """Return whether two or more values are all known and, but for rounding, equal."""
+    return len(values) > 1 and all(value.known for value in values) and _spread([value.low for value in values]) == 0
+
+
 class Range(NamedTuple):
     """An estimate (None where it is unknown) and its interval, infinite where nothing is known."""
 
@@ -59,7 +66,7 @@ UNKNOWN = Range(None, -math.inf, math.inf)
 
 
 def t_interval(values: Sequence[Bounds], level: float = 0.95) -> Range:
-    """Return Student's interval for the mean of n differences, n fixed in advance.
+    """Return Student's interval for the mean of n differences, n fixed in advance; infinite if they are all equal.
 
     With censored values: the lower end for the lowest values they can have, the upper end for the highest.
     """
@@ -71,7 +78,7 @@ def t_sequence(values: Sequence[Bounds], level: float = 0.95, *, spread: float =
 
     The ratio of marginal likelihoods with a N(0, `spread`) prior on mean / sd and the right Haar prior on sd,
     (1 + n g)^(-1/2) [(1 + t^2/v) / (1 + t^2/(v (1 + n g)))]^((v+1)/2) with v = n - 1, is an e-process of t;
-    the interval holds every mean whose e-value is below 1 / (1 - level).
+    the interval holds every mean whose e-value is below 1 / (1 - level). It is infinite if the values are all equal.
 
     Source: Lai 1976; Perez-Ortiz, Lardy, de Heide & Grunwald 2208.07610; Wang & Ramdas 2310.03722.
     """
@@ -141,16 +148,16 @@ def _by_ends(values: Sequence[Bounds], interval: Callable[[np.ndarray], tuple[fl
 
 
 def _student(x_n: np.ndarray, level: float) -> tuple[float, float]:
-    n = len(x_n)
-    if n < 2:
+    n, spread = len(x_n), _spread(x_n)
+    if spread == 0:
         return -math.inf, math.inf
-    half = _quantile(n - 1, level) * float(x_n.std(ddof=1)) / math.sqrt(n)
+    half = _quantile(n - 1, level) * spread / math.sqrt(n)
     return float(x_n.mean()) - half, float(x_n.mean()) + half
 
 
 def _mixture_t(x_n: np.ndarray, level: float, g: float) -> tuple[float, float]:
-    n = len(x_n)
-    if n < 2:
+    n, spread = len(x_n), _spread(x_n)
+    if spread == 0:
         return -math.inf, math.inf
     v, wide = n - 1, 1 + n * g
     # The e-value reaches 1 / (1 - level) where (1 + t^2/v) / (1 + t^2/(v wide)) = ratio.
@@ -158,8 +165,17 @@ def _mixture_t(x_n: np.ndarray, level: float, g: float) -> tuple[float, float]:
     if ratio >= wide:  # even t = infinity is not enough evidence at this n
         return -math.inf, math.inf
     t = math.sqrt(v * (ratio - 1) / (1 - ratio / wide))
-    half = t * float(x_n.std(ddof=1)) / math.sqrt(n)
+    half = t * spread / math.sqrt(n)
     return float(x_n.mean()) - half, float(x_n.mean()) + half
+
+
+def _spread(x_n: ArrayLike) -> float:
+    """Return the standard deviation; 0 for fewer than two values, and for values that differ by rounding alone."""
+    x_n = np.asarray(x_n, dtype=float)
+    if len(x_n) < 2:
+        return 0.0
+    rounding = 1e-12 * max(1.0, float(np.abs(x_n).max()))
+    return 0.0 if float(np.ptp(x_n)) <= rounding else float(x_n.std(ddof=1))
 
 
 def _median(values: Sequence[Bounds]) -> float | None:

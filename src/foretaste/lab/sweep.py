@@ -30,6 +30,13 @@ from foretaste.lab.verdict import Decision, Judged, judge
 from foretaste.lab.workers import Watcher
 from foretaste.ledger import Ledger
 
+SET_BY_PLAN = {
+    "seed": "--seeds and --fresh-seeds",
+    "token_budget": "--token-budget",
+    "steps": "--token-budget: a run ends when it is used up",
+}
+"""Settings that every try gets from the sweep, and the option that sets them."""
+
 BASE = "base"
 """The arm of the unchanged recipe: always tried, and what a winner must beat."""
 
@@ -130,7 +137,10 @@ def _confirm(sweep: Sweep, arms: dict[str, dict[str, Any]], results: Any, ledger
     plan = _plan(sweep, arms, sweep.fresh_seeds)
     study = Study(sweep.name, f"{best} is better than the unchanged recipe", "a sweep", (expectation,), plan, plan)
     ledger.append(run, "expectation", contents(study, "full"))
-    return judge(expectation, results(arms, sweep.fresh_seeds).effects(expectation), sweep.fresh_seeds)
+    judged = judge(expectation, results(arms, sweep.fresh_seeds).effects(expectation), sweep.fresh_seeds)
+    if judged.decision is Decision.HELD and not (judged.low or 0.0) > 0:  # "at least 0" holds for no gain, too
+        judged = dataclasses.replace(judged, decision=Decision.UNDECIDED)
+    return judged
 
 
 def _plan(sweep: Sweep, arms: Mapping[str, Mapping[str, Any]], seeds: tuple[int, ...]) -> Plan:
@@ -243,6 +253,11 @@ def _check(sweep: Sweep) -> None:
         raise ConfigError(f"trials = {sweep.trials} cannot be used; accepted: 1 or more")
     if set(sweep.seeds) & set(sweep.fresh_seeds):
         raise ConfigError("Fresh seeds must be fresh: none of them may be among the seeds that choose")
+    for span in sweep.space:
+        if span.path in SET_BY_PLAN:
+            raise ConfigError(
+                f"{span.path} cannot be tried: every try has the sweep's own. Set it with {SET_BY_PLAN[span.path]}"
+            )
     if not sweep.seeds or len(sweep.fresh_seeds) < 2:
         raise ConfigError("A sweep needs at least one seed, and two fresh ones to confirm its best try")
 

@@ -36,13 +36,17 @@ def train_and_think(arguments: dict[str, Any], context: Context) -> dict[str, An
         interval = found.interval
         result[f"solved:{name}"] = interval.mean if interval else None
         result[f"tokens:{name}"] = found.tokens_per_item
-    solved = {name: result[f"solved:{name}"] or 0.0 for name in METHODS}
-    baseline = max(solved["vote"], solved["likelihood"])
-    result["best_over_baselines"] = solved["best"] - baseline
-    result["beam_over_baselines"] = solved["beam"] - baseline
-    result["restart_over_one"] = solved["restart"] - solved["one"]
+    result["best_over_baselines"] = ahead(result, "best", "vote", "likelihood")
+    result["beam_over_baselines"] = ahead(result, "beam", "vote", "likelihood")
+    result["restart_over_one"] = ahead(result, "restart", "one")
     result["restart_token_share"] = result["tokens:restart"] / max(1.0, result["tokens:best"])
     return result
+
+
+def ahead(result: dict[str, Any], ours: str, *others: str) -> float | None:
+    """Return a method's accuracy less that of the best of others; None if one of them could not be judged."""
+    solved = [result[f"solved:{name}"] for name in (ours, *others)]
+    return None if None in solved else solved[0] - max(solved[1:])
 
 
 def _arm(cell: Cell, n: int, items: int) -> Arm:

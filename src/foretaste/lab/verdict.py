@@ -23,6 +23,7 @@ from foretaste.lab.sequences import (
     median_sequence,
     t_interval,
     t_sequence,
+    without_spread,
 )
 from foretaste.lab.study import Expectation
 from foretaste.records import RECORD_VERSION, check_version
@@ -162,7 +163,9 @@ def judge(expectation: Expectation, effects: Mapping[int, Bounds], planned: Sequ
         decision = _decide(found.low >= size, found.high < size)
     else:
         decision = _decide(found.high <= size, found.low > size)
-    if not note and unbounded and values:
+    if not note and unbounded and expectation.center == "mean" and without_spread(values):
+        note = f"the effects of all {len(values)} seeds are equal: without a spread they give no interval of this kind"
+    elif not note and unbounded and values:
         note = f"{len(values)} seeds cannot give an interval of this kind at level {expectation.level:g}"
     return Judged(
         expectation.text,
