@@ -218,7 +218,7 @@ class Supervisor:
                 logger.error("Supervisor (old items): %s", type(error).__name__)
         loaded = {one.checkpoint: one for one in (self._deployment.candidate, learner) if one is not None}
         for checkpoint in (present.accepted, present.checkpoint, present.candidate):
-            if checkpoint in loaded and self._old.missing(checkpoint):
+            if checkpoint is not None and checkpoint in loaded and self._old.missing(checkpoint):
                 self._asking = self._loop.begin(self._old.ask(loaded[checkpoint]))
                 return
 
