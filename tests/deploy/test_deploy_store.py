@@ -219,6 +219,20 @@ def test_an_existing_store_is_brought_up_to_date(engine: sa.Engine) -> None:
     assert "deploy_answers_by_time" in {one["name"] for one in sa.inspect(engine).get_indexes("deploy_answers")}
 
 
+def test_a_record_that_cannot_be_judged_holds_nothing_up(engine: sa.Engine) -> None:
+    def compare(one: str, other: str) -> float:
+        return float(json.loads(one) == json.loads(other))  # unlike `same_json` it fails where the nesting is too deep
+
+    writer = Writer(engine, queue=1000, flush_seconds=60.0, compare=compare, judging=True)
+    for identity, text in (("one", "1"), ("deep", "[" * 100_000), ("two", "1")):
+        writer.put(exchange(identity, Answer("incumbent", True, 0.1, text=text), learner_says("1")))
+    assert writer.submit(lambda _: "feedback").result(10) == "feedback"  # of the same batch
+    found = scores(engine, writer)
+    assert sorted(identity for identity, role in found if role == "learner") == ["one", "two"]
+    assert (writer.dropped, writer.healthy, writer.waiting) == (1, True, 0)
+    writer.close()
+
+
 def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Writer) -> None:
     old, new = exchange("old", learner_says("x")), exchange("new", learner_says("x"))
     old.created -= 1000
@@ -299,6 +313,8 @@ def test_comparators() -> None:
     assert (exact(" A  b", "a B"), exact("a", "b")) == (1.0, 0.0)
     assert same_json('{"a": 1, "b": 2}', '```json\n{"b": 2, "a": 1}\n```') == 1.0
     assert (same_json("no", "{}"), same_json("{}", "no")) == (0.0, None)
+    deep = "[" * 100_000 + "]" * 100_000
+    assert (same_json(deep, "{}"), same_json("{}", deep)) == (0.0, None)
     from foretaste.deploy.judging import comparator
 
     with pytest.raises(ConfigError, match="Did you mean 'exact'"):

@@ -181,7 +181,7 @@ async def _incumbent(
     except ClientGone:
         exchange.status = 499
         return None
-    if reply.status == 200:
+    if exchange.status == 200:  # of a stream that broke off there is no whole answer
         spent = time.perf_counter() - started
         answer = Answer("incumbent", True, spent, raw, reply.content_type, reply.content_encoding)
         exchange.answers.append(answer)

@@ -64,11 +64,11 @@ def same_json(one: str, other: str) -> float | None:
     """1 if two answers hold equal JSON (fenced or not), else 0; None if the second is no JSON."""
     try:
         right = json.loads(_unfenced(other))
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: nested a thousand levels deep
         return None
     try:
         return float(json.loads(_unfenced(one)) == right)
-    except ValueError:
+    except (ValueError, RecursionError):
         return 0.0
 
 

@@ -116,13 +116,29 @@ class Writer:
 
     def _commit(self, batch: list[Item]) -> bool:
         """Write a batch; on a failing database put the records back in front and return False."""
-        if not batch:
+        error = self._attempt(batch)
+        if error is None:
             return True
+        if _is_failing(error):
+            return self._put_back(batch, error)
+        for place, item in enumerate(batch):  # an item is to blame: the others are written without it
+            error = self._attempt([item])
+            if error is not None and _is_failing(error):
+                return self._put_back(batch[place:], error)
+            if error is not None:
+                self._leave_out(item, error)
+        return True
+
+    def _attempt(self, batch: list[Item]) -> Exception | None:
+        """Write a batch in one transaction and tell those who wait; return what failed, in which case nothing is."""
+        if not batch:
+            return None
         try:
             with writing(self._engine) as connection:
                 answers = self._write(connection, batch)
         except Exception as error:  # the thread must outlive whatever a database driver raises
-            return self._failed(batch, error)
+            self.healthy = False
+            return error
         self.healthy = True
         self.written += len(batch)
         for future, result in answers:
@@ -130,7 +146,7 @@ class Writer:
                 future.set_exception(result)
             else:
                 future.set_result(result)
-        return True
+        return None
 
     def _write(self, connection: Connection, batch: list[Item]) -> list[tuple[Future[Any], Any]]:
         """Write in the order of arrival, neighbours of a kind together; return what the waiting callers get."""
@@ -158,24 +174,19 @@ class Writer:
             store.number_judged(connection, ids)
             store.judge(connection, ids, self._compare, correct_from=self.correct_from)
 
-    def _failed(self, batch: list[Item], error: Exception) -> bool:
-        """Refuse what is waited for; keep the records, unless the database works and one of them is to blame."""
-        self.healthy = False
+    def _leave_out(self, item: Item, error: Exception) -> None:
+        logger.error("The store refuses a record, which was left out: %s", type(error.__cause__ or error).__name__)
+        if isinstance(item, _Durable):
+            item.future.set_exception(_as_deploy_error(error))
+        else:
+            self.dropped += 1
+
+    def _put_back(self, batch: list[Item], error: Exception) -> bool:
+        """Refuse what is waited for, keep the records for when the database works again, and wait; return False."""
         for item in batch:
             if isinstance(item, _Durable):
                 item.future.set_exception(_as_deploy_error(error))
         records = [item for item in batch if not isinstance(item, _Durable)]
-        cause = error.__cause__ or error
-        if isinstance(cause, exc.DataError | exc.IntegrityError | exc.StatementError) and not isinstance(
-            cause, exc.OperationalError | exc.InterfaceError
-        ):
-            if len(batch) == 1:
-                self.dropped += len(records)
-                logger.error("The store refuses a record, which was left out: %s", type(cause).__name__)
-            else:
-                for record in records:
-                    self._commit([record])
-            return True
         logger.error("The store cannot be written, %d records wait: %s", len(self._queue), _as_deploy_error(error))
         self._queue.extendleft(reversed(records))
         time.sleep(0 if self._stopping else RETRY_SECONDS)
@@ -197,6 +208,14 @@ def _groups(batch: list[Item]) -> Iterator[tuple[type, list[Item]]]:
         group.append(item)
     if group:
         yield type(group[0]), group
+
+
+def _is_failing(error: Exception) -> bool:
+    """Return whether the database or the machine is to blame, rather than what was to be written."""
+    cause = error.__cause__ or error
+    if isinstance(cause, exc.StatementError):
+        return isinstance(cause, exc.OperationalError | exc.InterfaceError)
+    return isinstance(cause, exc.SQLAlchemyError | OSError | MemoryError)
 
 
 def _as_deploy_error(error: Exception) -> DeployError:
