@@ -171,10 +171,10 @@ def brier(values: ArrayLike, outcomes: ArrayLike) -> float | None:
     return float(np.mean((values_N - outcomes_N) ** 2)) if len(values_N) else None
 
 
-def auc(values: ArrayLike, outcomes: ArrayLike) -> float | None:
+def auc(values: ArrayLike, outcomes: ArrayLike, weights: ArrayLike | None = None) -> float | None:
     """Return P(value of a success > value of a failure), ties counted half; None unless both occur.
 
-    An outcome above one half counts as a success.
+    An outcome above one half counts as a success. A pair counts by the product of its `weights` (above 0).
 
     Source: Mann & Whitney 1947; Hanley & McNeil 1982.
     """
@@ -183,6 +183,11 @@ def auc(values: ArrayLike, outcomes: ArrayLike) -> float | None:
     wins, losses = int(success_N.sum()), int((~success_N).sum())
     if wins == 0 or losses == 0:
         return None
+    weights_N = np.ones(len(values_N)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if (weights_N != 1).any():
+        won, lost = values_N[success_N][:, None], values_N[~success_N]
+        higher = weights_N[success_N] @ ((won > lost) + 0.5 * (won == lost)) @ weights_N[~success_N]
+        return float(higher / (weights_N[success_N].sum() * weights_N[~success_N].sum()))
     rank_sum = float(scipy.stats.rankdata(values_N)[success_N].sum())
     return (rank_sum - wins * (wins + 1) / 2) / (wins * losses)
 

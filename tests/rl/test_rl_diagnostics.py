@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
+
+from foretaste.records import Action, Episode, EpisodeEnd, Turn
 from foretaste.rl import diagnostics
+from foretaste.rl.batch import make_batch
+
+
+def played(values: tuple[float, float], *, success: float | None = 0.0, gate: float = 0.0) -> Episode:
+    """Two turns, each with V before its tokens; the reward comes last. Stopped at the gate where success is None."""
+    turns = [Turn("", Action("", (1, 2), (-1.0, -1.0), (value, value)), (3,)) for value in values]
+    turns[1] = dataclasses.replace(turns[1], gate_probability=gate, reward=success or 0.0)
+    if success is None:
+        end = EpisodeEnd.STOPPED
+        return Episode("toy", 1, "train", 1, "plain", (turns[0],), end, None, final_value=values[1])
+    return Episode("toy", 1, "train", 1, "plain", tuple(turns), EpisodeEnd.TERMINATED, success)
+
+
+def test_figures_of_the_critic_under_a_gate_are_those_without_one() -> None:
+    doomed, fooled, won = (0.4, 0.1), (0.6, 0.8), (0.5, 0.7)
+    free = [played(doomed)] * 4 + [played(fooled)] * 2 + [played(won, success=1.0)] * 3
+    # A gate of 3/4 stops three of the four that V takes for doomed.
+    gated = [played(doomed, success=None)] * 3 + [played(doomed, gate=0.75), *free[4:]]
+    found = []
+    for episodes in (free, gated):
+        batch = make_batch(episodes)
+        explained = diagnostics.PooledVariance().update(batch, batch.values_BT, gamma=1.0)
+        found.append({"explained": explained, **diagnostics.ranking(episodes)})
+    assert found[0]["75"] == pytest.approx(4 / 6)
+    assert found[1] == pytest.approx(found[0])
+    stopped = make_batch(gated[:3])
+    assert diagnostics.PooledVariance().update(stopped, stopped.values_BT, gamma=1.0) is None
 
 
 def test_a_policy_that_waits_for_long_is_a_warning_that_names_the_knob() -> None:

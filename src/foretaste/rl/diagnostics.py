@@ -33,16 +33,20 @@ class PooledVariance:
         self.sums: list[list[float]] = []  # n, sum G, sum G^2, sum (G - V)^2
 
     def update(self, batch: Batch, values_BT: Array, *, gamma: float) -> float | None:
-        """Fold in the Monte-Carlo returns of a batch; None while the returns do not vary."""
-        full = np.ones_like(batch.rewards_BT)
-        returns = gae(
-            batch.rewards_BT, values_BT, batch.final_value_B, batch.length_B, full, gamma=gamma, gate_BT=batch.gate_BT
-        )
-        mask = batch.mask_BT
+        """Fold in the Monte-Carlo returns of a batch; None while the returns do not vary.
+
+        Episodes that survived their gates stand for those that were stopped, so that the figure is that of no gate.
+        """
+        full, mask = np.ones_like(batch.rewards_BT), batch.mask_BT
+        returns = gae(batch.rewards_BT, values_BT, batch.final_value_B, batch.length_B, full, gamma=gamma)
+        whole_B = np.array([_stands_for(episode) for episode in batch.episodes])
+        weights = (whole_B[:, None] * mask)[mask]
         targets, errors = returns.targets_BT[mask], (returns.targets_BT - values_BT)[mask]
-        row = [float(mask.sum()), float(targets.sum()), float((targets**2).sum()), float((errors**2).sum())]
-        self.sums = [*self.sums, row][-self.steps :]
+        sums = (weights, weights * targets, weights * targets**2, weights * errors**2)
+        self.sums = [*self.sums, [float(each.sum()) for each in sums]][-self.steps :]
         count, total, squares, error = np.sum(self.sums, axis=0)
+        if not count:
+            return None
         spread = squares - total**2 / count
         return None if spread <= 1e-9 * count else float(1 - error / spread)
 
@@ -53,6 +57,11 @@ class PooledVariance:
     def load(self, state: list[list[float]]) -> None:
         """Restore a state returned by `state`."""
         self.sums = [list(row) for row in state]
+
+
+def _stands_for(episode: Episode) -> float:
+    """Return how many episodes without a gate one stands for: none if it was stopped (Horvitz & Thompson 1952)."""
+    return 0.0 if episode.end is EpisodeEnd.STOPPED else episode_weight(episode)
 
 
 def token_values(episode: Episode) -> list[float]:
@@ -67,9 +76,15 @@ def judged_values(
 
     `rows` replaces the recorded values, one row an episode, padding allowed on the right.
     """
+    return [(values, success) for _, values, success in _judged(episodes, rows)]
+
+
+def _judged(
+    episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None
+) -> list[tuple[Episode, list[float], float]]:
     given = [token_values(e) if rows is None else list(rows[i][: e.action_tokens]) for i, e in enumerate(episodes)]
     pairs = zip(episodes, given, strict=True)
-    return [(values, e.success) for e, values in pairs if e.success is not None and usable(e) and values]
+    return [(e, values, e.success) for e, values in pairs if e.success is not None and usable(e) and values]
 
 
 def value_at_part(values: Sequence[float], part: float) -> float:
@@ -80,14 +95,15 @@ def value_at_part(values: Sequence[float], part: float) -> float:
 def ranking(episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None = None) -> dict[str, float | None]:
     """Return the AUC of V at 25, 50 and 75% of the action tokens against success; None if one class is missing.
 
-    `rows` replaces the recorded values, see `judged_values`.
+    `rows` replaces the recorded values, see `judged_values`. Survivors of gates stand for the stopped episodes too.
     """
-    judged = judged_values(episodes, rows)
+    judged = _judged(episodes, rows)
+    outcomes = np.array([success >= 1.0 for _, _, success in judged], dtype=bool)
+    weights = np.array([episode_weight(episode) for episode, _, _ in judged])
     result: dict[str, float | None] = {}
     for name, part in PARTS.items():
-        scores = np.array([value_at_part(values, part) for values, _ in judged])
-        outcomes = np.array([success >= 1.0 for _, success in judged], dtype=bool)
-        result[name] = auc(scores, outcomes) if outcomes.any() and not outcomes.all() else None
+        scores = np.array([value_at_part(values, part) for _, values, _ in judged])
+        result[name] = auc(scores, outcomes, weights) if outcomes.any() and not outcomes.all() else None
     return result
 
 

@@ -82,11 +82,11 @@ class Learner:
         if self.auto:
             self._choose(0, probe(self.updater, batch.episodes, seed=self.config.seed))
         loss = self.updater.pretrain_values(batch, seed=self.config.seed)
-        values = self.updater.values(batch)
+        values = self.updater.values(batch)  # of the episodes that it has just learned from
         explained = diagnostics.PooledVariance().update(batch, values, gamma=self.config.algorithm.gamma)
         metrics = {"value/loss": loss, "train/sampled_tokens": float(batch.tokens)}
         if explained is not None:
-            metrics["value/explained_variance"] = explained
+            metrics["value/in_sample_explained_variance"] = explained
         return metrics
 
     # A step ---------------------------------------------------------------------------------------

@@ -167,8 +167,9 @@ def relative_gains(
 class RunningScale:
     """Root of a weighted, exponentially averaged second moment: the scale that advantages are divided by.
 
-    A scale that remembers earlier steps keeps a step without signal (every episode failed alike) from
-    being blown up to unit size, as normalising within that step would.
+    A scale that remembers earlier steps keeps a step without signal (every episode failed alike) from being blown up
+    to unit size, as normalising within that step would. That takes a step with signal before it: until then the scale
+    is that of the small advantages themselves.
     """
 
     def __init__(self, decay: float = 0.8) -> None:
