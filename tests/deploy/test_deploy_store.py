@@ -31,6 +31,7 @@ from foretaste.deploy.tables import (
     migrate,
     requests,
 )
+from foretaste.deploy.tables import state as states
 from foretaste.deploy.writer import Writer
 from foretaste.errors import ConfigError
 
@@ -211,12 +212,44 @@ def test_a_fault_of_the_writer_itself_is_told_and_does_not_end_it(
     assert writer.healthy
 
 
-def test_an_existing_store_is_brought_up_to_date(engine: sa.Engine) -> None:
-    with writing(engine) as connection:
-        connection.execute(sa.text("DROP INDEX deploy_answers_by_time"))
-        connection.execute(meta.update().where(meta.c.name == "version").values(value="1"))
-        assert migrate(connection) == (1, len(MIGRATIONS) + 1)
+def test_an_existing_store_is_brought_up_to_date(engine: sa.Engine, writer: Writer) -> None:
+    writer.put(exchange("one", Answer("incumbent", True, 0.1, text="yes"), learner_says("yes")))
+    writer.put(exchange("two", Answer("incumbent", True, 0.1, text="yes"), learner_says("yes")))
+    scores(engine, writer)
+    for since, expected in ((0, 2), (7, 7)):  # 7: by what the state remembers, requests have been deleted
+        with writing(engine) as connection:
+            connection.execute(meta.delete().where(meta.c.name != "version"))
+            connection.execute(meta.update().values(value="1"))
+            connection.execute(sa.text("DROP INDEX deploy_answers_by_time"))
+            connection.execute(states.delete())
+            connection.execute(states.insert().values(name="since", value=str(since), event=1))
+            assert migrate(connection) == (1, len(MIGRATIONS) + 1)
+            assert (store.requests_seen(connection), store.judgements_made(connection)) == (expected, 2)
     assert "deploy_answers_by_time" in {one["name"] for one in sa.inspect(engine).get_indexes("deploy_answers")}
+
+
+def test_numbers_go_on_when_all_that_had_one_was_deleted(engine: sa.Engine, writer: Writer) -> None:
+    def numbers() -> tuple[list[int], list[int]]:
+        scores(engine, writer)
+        with reading(engine) as connection:
+            judged = sa.select(answers.c.judged).where(answers.c.judged.is_not(None)).order_by(answers.c.judged)
+            return list(connection.scalars(sa.select(requests.c.number))), list(connection.scalars(judged))
+
+    right = Answer("incumbent", True, 0.1, text="yes")
+    for identity in ("one", "two"):
+        writer.put(exchange(identity, right, learner_says("yes")))
+    assert numbers() == ([1, 2], [1, 2])
+    with writing(engine) as connection:
+        store.delete_older(connection, time.time() + 10)
+        assert store.requests_seen(connection) == 2
+    writer.put(exchange("three", right, learner_says("yes")))
+    assert numbers() == ([3], [3])
+    feedback = Feedback("three", "k", "thumbs", 0.0)
+    with writing(engine) as connection:  # the incumbent was wrong: the learner's judgement is taken back
+        connection.execute(answers.update().where(answers.c.role == "learner").values(score=0.0))
+        store.write_feedback(connection, feedback, exact, correct_from=0.5)
+    writer.put(exchange("four", learner_says("yes", verdict=1.0)))
+    assert numbers() == ([3, 4], [4, 5])
 
 
 def test_a_record_that_cannot_be_judged_holds_nothing_up(engine: sa.Engine) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from foretaste.deploy import reading
 from foretaste.deploy.judging import Comparator
 from foretaste.deploy.records import Accepted, Answer, Exchange, Feedback, LateAnswer
-from foretaste.deploy.tables import answers, checkpoints, feedback, requests
+from foretaste.deploy.tables import JUDGEMENTS, REQUESTS, answers, checkpoints, feedback, meta, requests
 from foretaste.errors import DeployError
 
 CHUNK = 400
@@ -38,7 +38,8 @@ def write_exchanges(connection: Connection, exchanges: Sequence[Exchange]) -> No
     """Write requests with the answers that came with them."""
     rows: list[dict[str, Any]] = []
     answered: list[dict[str, Any]] = []
-    for one in exchanges:
+    before = _take_numbers(connection, REQUESTS, len(exchanges))
+    for place, one in enumerate(exchanges, 1):
         upstream_id = None
         for answer in one.answers:
             row, identity = _answer_row(one.id, answer, one.created)
@@ -46,6 +47,7 @@ def write_exchanges(connection: Connection, exchanges: Sequence[Exchange]) -> No
             answered.append(row)
         rows.append(
             {
+                "number": before + place,
                 "id": one.id,
                 "upstream_id": upstream_id,
                 "key": one.key,
@@ -127,8 +129,8 @@ def corrections_of(connection: Connection, ids: Sequence[str]) -> dict[str, str]
 
 def set_score(connection: Connection, number: int, score: float | None, judge_name: str | None) -> None:
     """Write a judgement; the newest holds, and takes the next place in the order of judgements."""
-    place = (connection.scalar(sa.select(sa.func.max(answers.c.judged))) or 0) + 1
-    values = {"score": score, "judge": judge_name, "judged": None if score is None else place}
+    place = None if score is None else _take_numbers(connection, JUDGEMENTS, 1) + 1
+    values = {"score": score, "judge": judge_name, "judged": place}
     connection.execute(answers.update().where(answers.c.number == number).values(**values))
 
 
@@ -246,14 +248,34 @@ def number_judged(connection: Connection, ids: Sequence[str]) -> None:
         query = sa.select(answers.c.number).where(
             answers.c.request.in_(ids[start : start + CHUNK]), answers.c.score.is_not(None), answers.c.judged.is_(None)
         )
-        last = connection.scalar(sa.select(sa.func.max(answers.c.judged))) or 0
-        for place, number in enumerate(list(connection.scalars(query.order_by(answers.c.number))), last + 1):
+        numbers = list(connection.scalars(query.order_by(answers.c.number)))
+        before = _take_numbers(connection, JUDGEMENTS, len(numbers))
+        for place, number in enumerate(numbers, before + 1):
             connection.execute(answers.update().where(answers.c.number == number).values(judged=place))
 
 
 def requests_seen(connection: Connection) -> int:
     """Return how many requests the deployment has ever written down; deletion of old ones changes nothing."""
-    return int(connection.scalar(sa.select(sa.func.max(requests.c.number))) or 0)
+    return _last_number(connection, REQUESTS)
+
+
+def judgements_made(connection: Connection) -> int:
+    """Return the place of the last judgement, counted as `requests_seen` counts."""
+    return _last_number(connection, JUDGEMENTS)
+
+
+def _last_number(connection: Connection, counter: str) -> int:
+    return int(connection.scalar(sa.select(meta.c.value).where(meta.c.name == counter)) or 0)
+
+
+def _take_numbers(connection: Connection, counter: str, count: int) -> int:
+    """Take the next `count` numbers; return the one before them."""
+    if count == 0:
+        return _last_number(connection, counter)
+    row = meta.c.name == counter
+    before = int(connection.scalar(sa.select(meta.c.value).where(row).with_for_update()) or 0)
+    connection.execute(meta.update().where(row).values(value=str(before + count)))
+    return before
 
 
 def add_checkpoint(connection: Connection, identity: str, path: str, parent: str | None, note: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The tables of a deployment's store, and the numbered migrations that lead to them.
 
-The version is one row of `deploy_meta`. A new table or column is added to the tables here and as a new migration
-for databases that have none yet. `database.py` opens the store; `store.py` reads and writes.
+`deploy_meta` holds the version and the last numbers given. A new table or column is added to the tables here and as a
+new migration for databases that have none yet. `database.py` opens the store; `store.py` reads and writes.
 """
 
 from __future__ import annotations
@@ -126,6 +126,8 @@ checkpoints = sa.Table(
 
 GENESIS = "0" * 64
 """The hash before the first audit entry."""
+REQUESTS, JUDGEMENTS = "requests", "judgements"
+"""Counters in `deploy_meta`: the last number given. Deletion of rows does not set them back."""
 
 
 Migration = Callable[[Connection], None]
@@ -135,7 +137,21 @@ def _index_answers_by_time(connection: Connection) -> None:
     connection.execute(sa.text("CREATE INDEX deploy_answers_by_time ON deploy_answers (created)"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_index_answers_by_time,)
+def _count_in_meta(connection: Connection) -> None:
+    """Begin the counters where numbers stand, or where the state says they stood before old records were deleted."""
+    places = "SELECT value FROM deploy_state WHERE name IN ('since', 'fresh_from', 'candidate_since')"
+    known = [int(value) for value in connection.scalars(sa.text(places))]
+    seen = [int(connection.scalar(sa.text("SELECT MAX(number) FROM deploy_requests")) or 0), *known]
+    judged = int(connection.scalar(sa.text("SELECT MAX(judged) FROM deploy_answers")) or 0)
+    _begin_counters(connection, max(seen), judged)
+
+
+def _begin_counters(connection: Connection, seen: int, judged: int) -> None:
+    rows = [{"name": REQUESTS, "value": str(seen)}, {"name": JUDGEMENTS, "value": str(judged)}]
+    connection.execute(meta.insert(), rows)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_index_answers_by_time, _count_in_meta)
 """The step at place i leads from version i + 1 to i + 2."""
 
 
@@ -154,6 +170,7 @@ def migrate(connection: Connection, steps: Sequence[Migration] = MIGRATIONS) -> 
         metadata.create_all(connection)
         connection.execute(head.insert().values(id=1, seq=0, hash=GENESIS))
         connection.execute(meta.insert().values(name="version", value=str(newest)))
+        _begin_counters(connection, 0, 0)
     elif before < newest:
         for step in steps[before - 1 :]:
             step(connection)
