@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from foretaste.commands.exam_more import comparison_lines
 from foretaste.envs.registry import make
 from foretaste.envs.reworded import Reworded
 from foretaste.errors import ConfigError
@@ -143,6 +144,24 @@ def test_logs_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     for name in ("broken.eval", "broken.json", "missing.eval"):
         with pytest.raises(ConfigError):
             read_log(tmp_path / name)
+
+
+def test_the_better_one_is_never_the_one_with_the_lower_mean() -> None:
+    # B gains one wording of ten on each of fifty items, and loses all ten on ten others.
+    a, b = [], []
+    for item in range(60):
+        lost = item >= 50
+        for wording in range(10):
+            a.append(Scored(f"{item}-{wording}", str(item), float(lost), "s"))
+            b.append(Scored(f"{item}-{wording}", str(item), float(not lost and wording == 0), "s"))
+    found = compare(Log("a", a), Log("b", b))
+    assert found.difference.mean == pytest.approx(-5 / 60)
+    assert (found.a_only, found.b_only) == (10, 50)
+    assert found.better != "B"
+    large = [[score._replace(score=100 * (score.score or 0.0)) for score in side] for side in (a, b)]
+    unbounded = compare(Log("a", large[0]), Log("b", large[1]))
+    assert (unbounded.better, unbounded.exit_code, unbounded.more_needed) == (None, 2, None)
+    assert comparison_lines(unbounded)[0] == "UNDECIDED (no number of further items can be named)"
 
 
 def test_comparison_is_paired_clustered_and_knows_the_better() -> None:

@@ -12,6 +12,7 @@ from scipy.stats import beta
 from foretaste.exams.sequential import (
     Outcome,
     SequentialExam,
+    compare_means,
     compare_paired,
     confidence_sequence,
     log_e_value,
@@ -129,6 +130,28 @@ def test_paired_verdict() -> None:
     assert undecided.more_needed > 10
     assert compare_paired([(True, True)] * 5).more_needed is None
     assert compare_paired([]).e_value == 1.0
+
+
+def test_means_of_whole_wins_are_compared_as_discordant_pairs_are() -> None:
+    for rows in ([-1, *[1] * 12], [0, *[-1] * 9], [1, 1, 1, -1, 0, 0, 0, 0], [0] * 5, []):
+        signs = compare_paired([(d < 0, d > 0) for d in rows])
+        means = compare_means(rows)
+        assert means.better == signs.better
+        assert means.e_value == pytest.approx(signs.e_value, rel=1e-3)
+        assert means.more_needed == (None if signs.more_needed is None else pytest.approx(signs.more_needed, abs=1))
+    with pytest.raises(ValueError, match="lies in"):
+        compare_means([1.5])
+
+
+def test_many_small_gains_and_few_large_losses_of_the_same_mean_are_rarely_decided() -> None:
+    """The sign test would decide nearly always: ten small gains come on one loss."""
+    rng = np.random.default_rng(4)
+    alpha, exams = 0.1, 300
+    decided = 0
+    for _ in range(exams):
+        differences = np.where(rng.random(120) < 10 / 11, 0.1, -1.0)
+        decided += compare_means(differences, alpha).better is not None
+    assert decided / exams <= alpha + 2.6 * (alpha * (1 - alpha) / exams) ** 0.5
 
 
 def test_impossible_input_is_refused() -> None:

@@ -172,7 +172,8 @@ def comparison_lines(found: Any) -> list[str]:
     elif not found.paired:
         first = "UNDECIDED"
     elif found.more_needed is None:
-        first = "UNDECIDED (equal so far: no number of further items can be named)"
+        equal = "" if d.mean else "equal so far: "
+        first = f"UNDECIDED ({equal}no number of further items can be named)"
     else:
         first = f"UNDECIDED (needs {found.more_needed} more items)"
     lines = [

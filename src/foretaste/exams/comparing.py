@@ -1,8 +1,9 @@
 """Is B better than A? Two sittings, or two logs of other harnesses, paired item by item and clustered.
 
 On the same items the comparison is paired: what the items share cancels out. On different items of
-the same families it is stratified, which needs many more of them. The verdict is the e-value's, on
-clusters as units, so it may be looked at at any time; the interval beside it is the size of the effect.
+the same families it is stratified, which needs many more of them. The verdict is the e-value's, on the
+same mean difference with clusters as units, so it may be looked at at any time; the interval beside it
+is the size of the effect.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from foretaste.exams.answers import Answer
 from foretaste.exams.gaps import public_sealed_gap
 from foretaste.exams.logs import Log, Scored, read_log
 from foretaste.exams.results import estimate
-from foretaste.exams.sequential import compare_paired
+from foretaste.exams.sequential import MeanVerdict, compare_means, compare_paired
 from foretaste.exams.statistics import Estimate, paired_clustered_difference
 from foretaste.ledger import Ledger
 
@@ -114,21 +115,36 @@ def compare(a: Log, b: Log, *, alpha: float = 0.05) -> Comparison:
     for x, y, cluster in judged:
         sums.setdefault(cluster, []).append(float(y) - float(x))
     wins = [sum(differences) for differences in sums.values()]
-    tested = compare_paired([(win < 0, win > 0) for win in wins], alpha)
+    difference = paired_clustered_difference(scores_a, scores_b, clusters)
+    tested = _tested(list(sums.values()), alpha, bounded=all(0 <= score <= 1 for score in (*scores_a, *scores_b)))
+    agrees = tested.better in (None, "B" if difference.mean > 0 else "A")
     return Comparison(
         a.name,
         b.name,
         True,
         sum(scores_a) / len(judged),
         sum(scores_b) / len(judged),
-        paired_clustered_difference(scores_a, scores_b, clusters),
-        tested.better,
+        difference,
+        tested.better if agrees else None,
         tested.e_value,
-        tested.more_needed,
+        tested.more_needed if agrees else None,
         sum(win < 0 for win in wins),
         sum(win > 0 for win in wins),
         len(first) + len(second) - 2 * len(judged),
     )
+
+
+def _tested(clusters: Sequence[Sequence[float]], alpha: float, *, bounded: bool) -> MeanVerdict:
+    """Test the mean difference that is shown, sum by sum of the clusters.
+
+    Scores outside [0, 1] have no known bounds, without which no test of a mean is exact: there it is tested who wins
+    more clusters.
+    """
+    if bounded:
+        largest = max(map(len, clusters))
+        return compare_means((sum(differences) / largest for differences in clusters), alpha)
+    found = compare_paired([(sum(differences) < 0, sum(differences) > 0) for differences in clusters], alpha)
+    return MeanVerdict(found.better, found.e_value, found.more_needed)
 
 
 def _unique(log: Log) -> dict[str, Scored]:

@@ -25,6 +25,8 @@ PRIOR = (1.0, 1.0)
 """Beta mixture over the alternatives; any fixed choice is valid, this one favours no rate."""
 MOST_FURTHER_ITEMS = 1_000_000
 """Beyond this, "n more needed" is not worth stating."""
+BETS = 1000
+"""Sizes of the bet that `compare_means` mixes."""
 
 
 class Outcome(StrEnum):
@@ -202,6 +204,56 @@ def compare_paired(scores: Iterable[tuple[bool, bool]], alpha: float = 0.05) -> 
         return paired_log_e_value(a_only * scale, b_only * scale) >= limit
 
     return PairedVerdict(None, e_value, a_only, b_only, same, _first_true(decided) if n else None)
+
+
+class MeanVerdict(NamedTuple):
+    """Whether the mean of B - A is above or below 0, at any time."""
+
+    better: str | None
+    """"A", "B", or None while undecided."""
+    e_value: float
+    """Evidence against a mean of 0; decided at 1/alpha."""
+    more_needed: int | None
+    """Further differences until decided if they stay as they are; None: not known, or never."""
+
+
+def compare_means(differences: Iterable[float], alpha: float = 0.05) -> MeanVerdict:
+    """Tell the sign of the mean of differences B - A in [-1, 1], taken in order, stopping once decided.
+
+        E = mean over bets b in (-1, 1) of prod_i (1 + b d_i)
+
+    Under a mean of 0, P(deciding at any time) <= alpha. The half of the bets with more wealth names the better one; its
+    own mean exceeds 1/alpha then, so P(ever naming one that is not better) <= alpha too. A difference of 0 changes
+    nothing. On differences of -1, 0 and 1 alone it is the test of `compare_paired`.
+
+    Raises: ValueError for a difference outside [-1, 1].
+    Source: testing by betting on a bounded mean, Waudby-Smith & Ramdas 2010.09686, with a uniform mixture of bets.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be in (0, 1), not {alpha}")
+    bets = (2 * np.arange(BETS) + 1) / BETS - 1
+    wealth = np.zeros(BETS)
+    limit = -math.log(alpha)
+    n = 0
+    for difference in differences:
+        if not -1 <= difference <= 1:
+            raise ValueError(f"a difference lies in [-1, 1], not {difference}")
+        n += 1
+        wealth += np.log1p(bets * difference)
+        if _log_mean_exp(wealth) >= limit:
+            break
+    log_e = _log_mean_exp(wealth)
+    e_value = math.exp(min(log_e, 700.0))
+    if log_e >= limit:
+        above = _log_mean_exp(wealth[BETS // 2 :]) > _log_mean_exp(wealth[: BETS // 2])
+        return MeanVerdict("B" if above else "A", e_value, 0)
+    more = _first_true(lambda more: _log_mean_exp(wealth * ((n + more) / n)) >= limit) if n else None
+    return MeanVerdict(None, e_value, more)
+
+
+def _log_mean_exp(values: NDArray[np.float64]) -> float:
+    largest = float(values.max())
+    return largest + math.log(float(np.exp(values - largest).mean()))
 
 
 def _first_true(decided: Callable[[int], bool]) -> int | None:
