@@ -360,6 +360,27 @@ def test_equal_effects_are_no_evidence_of_a_mean_whatever_their_size() -> None:
     assert judge(shares, {seed: exactly(1.0) for seed in range(12)}, range(12)).decision is Decision.HELD
 
 
+@pytest.mark.usefixtures("worker_threads")
+def test_the_page_says_what_its_intervals_leave_out_and_how_likely_a_false_refutation_is(
+    work: str, tmp_path: Path
+) -> None:
+    one = study(work, seeds=(1, 2))
+    shared = run_study(one, "quick", tmp_path / "runs", workers=1)
+    own = run_study(dataclasses.replace(one, own_items=True), "quick", tmp_path / "runs", workers=1)
+    assert (shared.own_items, own.own_items) == (False, True)
+    for make in (pages.page, pages.html_page):
+        assert "over training and not over items" in make(shared)
+        assert "over items" not in make(own)
+        assert "true claim is refuted" not in make(shared)
+    judged = shared.headline
+    three = (judged, judged, dataclasses.replace(judged, required=False))
+    text = pages.page(dataclasses.replace(shared, judged=three))
+    assert "needs all 2 expectations" in text
+    assert "at most 0.05," in text
+    assert load("ping-pong").own_items
+    assert not load("credit-maze").own_items
+
+
 def test_one_refuted_part_refutes_and_secondary_parts_do_not() -> None:
     effects = {seed: exactly(0.3 + 0.01 * seed) for seed in range(4)}
     held, refuted = (judge(Expectation("gain", "a", "b", size=size), effects, range(4)) for size in (0.1, 0.9))
