@@ -15,10 +15,11 @@ import pytest
 
 from foretaste.config import TrainConfig, to_dict
 from foretaste.errors import ConfigError, LedgerError, RunError
-from foretaste.lab import claims, pages, workers
+from foretaste.lab import claims, pages, versions, workers
 from foretaste.lab.charts import Picture, Series
 from foretaste.lab.curves import Measured, area, curve_of, to_threshold
-from foretaste.lab.register import register
+from foretaste.lab.jobs import code_version, content_hash
+from foretaste.lab.register import contents, register
 from foretaste.lab.results import Outcome, Results, means
 from foretaste.lab.runner import run_study
 from foretaste.lab.sequences import Bounds, exactly
@@ -138,6 +139,74 @@ def test_an_expectation_edited_in_the_ledger_is_found(work: str, tmp_path: Path)
     connection.close()
     with pytest.raises(LedgerError, match="was changed"):
         run_study(one, "quick", folder, workers=1)
+
+
+def edit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a file of the package read as if it had been edited."""
+    real = versions._code
+    monkeypatch.setattr(versions, "_code", lambda file: real(file) + (b"edited" if file.name == name else b""))
+    code_version.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("curves.py", {"think", "wordings", "jobs"}), ("gaps.py", {"wordings"}), ("sequences.py", set())],
+)
+def test_a_job_s_key_covers_what_its_work_imports(
+    name: str, changed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = ("think", "wordings", "jobs")
+    before = {work: code_version(f"foretaste.lab.{work}:any") for work in works}
+    edit(monkeypatch, name)
+    assert {work for work in works if code_version(f"foretaste.lab.{work}:any") != before[work]} == changed
+    code_version.cache_clear()
+
+
+def test_a_registration_covers_the_code_that_judges_and_not_what_the_page_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("credit-map", "forecast", "gate")
+    before = {name: versions.judging_version(load(name)) for name in names}
+    for file, changed in (
+        ("verdict.py", set(names)),
+        ("credit_map.py", {"credit-map"}),
+        ("cells.py", {"credit-map"}),
+        ("scaling_loss.py", {"forecast"}),
+        ("pages.py", set()),
+    ):
+        with monkeypatch.context() as context:
+            edit(context, file)
+            assert {name for name in names if versions.judging_version(load(name)) != before[name]} == changed
+    code_version.cache_clear()
+    text = 'def effects(results, expectation):\n    return {}\n\n\nSTUDY = Study(name="x", notes=("one",))\n'
+    for file, given in (("a.py", text), ("b.py", text.replace("one", "two")), ("c.py", text.replace("{}", "None"))):
+        (tmp_path / file).write_text(given)
+    one, two, three = (versions._code(tmp_path / file) for file in ("a.py", "b.py", "c.py"))
+    assert one == two != three
+
+
+@pytest.mark.usefixtures("worker_threads")
+def test_results_judged_by_code_that_was_edited_since_are_exploratory(
+    work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs"
+    assert run_study(study(work, seeds=(1, 2)), "quick", folder, workers=1).decision is Decision.HELD
+    edit(monkeypatch, "verdict.py")
+    edited = run_study(study(work, seeds=(1, 2)), "quick", folder, workers=1)
+    assert (edited.decision, edited.would_be) == (Decision.EXPLORATORY, Decision.HELD)
+    code_version.cache_clear()
+
+
+@pytest.mark.usefixtures("worker_threads")
+def test_a_registration_without_the_code_that_judges_counts_and_the_page_says_so(work: str, tmp_path: Path) -> None:
+    folder, one = tmp_path / "runs", study(work, seeds=(1, 2))
+    wanted = {name: value for name, value in contents(one, "quick").items() if name != "judged_by"}
+    with Ledger.open(folder) as ledger:
+        run = ledger.start_run("study", one.name, {"mode": "quick", "registration": content_hash(wanted)})
+        ledger.append(run, "expectation", {"key": content_hash(wanted), **wanted})
+    verdict = run_study(one, "quick", folder, workers=1)
+    assert (verdict.decision, verdict.registration) == (Decision.HELD, content_hash(wanted))
+    assert any("without the code that judges" in note for note in verdict.notes)
 
 
 def test_failures_are_recorded_and_the_rest_goes_on(work: str, tmp_path: Path) -> None:
@@ -289,6 +358,27 @@ def test_equal_effects_are_no_evidence_of_a_mean_whatever_their_size() -> None:
     shares = Expectation("named", "a", None, size=0.5, center="bounded", bounds=(0.0, 1.0))
     assert judge(shares, {seed: exactly(1.0) for seed in range(4)}, range(4)).decision is Decision.UNDECIDED
     assert judge(shares, {seed: exactly(1.0) for seed in range(12)}, range(12)).decision is Decision.HELD
+
+
+@pytest.mark.usefixtures("worker_threads")
+def test_the_page_says_what_its_intervals_leave_out_and_how_likely_a_false_refutation_is(
+    work: str, tmp_path: Path
+) -> None:
+    one = study(work, seeds=(1, 2))
+    shared = run_study(one, "quick", tmp_path / "runs", workers=1)
+    own = run_study(dataclasses.replace(one, own_items=True), "quick", tmp_path / "runs", workers=1)
+    assert (shared.own_items, own.own_items) == (False, True)
+    for make in (pages.page, pages.html_page):
+        assert "over training and not over items" in make(shared)
+        assert "over items" not in make(own)
+        assert "true claim is refuted" not in make(shared)
+    judged = shared.headline
+    three = (judged, judged, dataclasses.replace(judged, required=False))
+    text = pages.page(dataclasses.replace(shared, judged=three))
+    assert "needs all 2 expectations" in text
+    assert "at most 0.05," in text
+    assert load("ping-pong").own_items
+    assert not load("credit-maze").own_items
 
 
 def test_one_refuted_part_refutes_and_secondary_parts_do_not() -> None:

@@ -7,7 +7,6 @@ change its result; a finished job with the same key is never run again. A job wr
 
 from __future__ import annotations
 
-import ast
 import fcntl
 import functools
 import hashlib
@@ -23,13 +22,11 @@ from typing import Any
 
 from foretaste.config import TrainConfig, from_dict
 from foretaste.errors import ConfigError, ForetasteError, RunError
+from foretaste.lab.versions import work_version
 from foretaste.ledger import Ledger, Record
 
 TRAIN = "foretaste.lab.jobs:train_arm"
 """The usual work: train, and return the learning curve."""
-
-RELEVANT = ("config.py", "records.py", "envs", "models", "rl")
-"""Files and folders of the package whose code decides what a training run gives."""
 
 NOT_CONTENT = ("runs_folder", "writers", "save_every")
 """Settings that do not change what is learned."""
@@ -80,20 +77,8 @@ def config_key(config: dict[str, Any]) -> str:
 
 @functools.lru_cache(maxsize=32)
 def code_version(work: str = TRAIN) -> str:
-    """Return a hash of the code behind a job; comments, docstrings and layout do not count."""
-    package = Path(__file__).parent.parent
-    files = sorted(
-        file
-        for name in RELEVANT
-        for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*"))
-    )
-    digest = hashlib.sha256()
-    if work != TRAIN:
-        digest.update(_code(Path(str(_module(work).__file__))))
-    for file in files:
-        if file.suffix in (".py", ".json"):
-            digest.update(str(file.relative_to(package)).encode() + _code(file))
-    return digest.hexdigest()[:16]
+    """Return a hash of the code behind a job (`versions.py`)."""
+    return work_version(Path(str(_module(work).__file__)))
 
 
 def perform(job: Job, folder: Path, study_run: str, report: Callable[[float, str], None]) -> dict[str, Any]:
@@ -199,26 +184,6 @@ def _earlier_runs(ledger: Ledger, job: Job, since: str) -> tuple[str, ...]:
         if info.created >= since and job.work == TRAIN and config_key(info.config) == wanted
     ]
     return tuple(reversed(found))
-
-
-@functools.cache
-def _code(file: Path) -> bytes:
-    if file.suffix != ".py":
-        return file.read_bytes()
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):  # texts that stand alone are documentation
-            node.body = [  # type: ignore[attr-defined]
-                item
-                for item in body
-                if not (
-                    isinstance(item, ast.Expr)
-                    and isinstance(item.value, ast.Constant)
-                    and isinstance(item.value.value, str)
-                )
-            ]
-    return ast.dump(tree).encode()
 
 
 def _module(work: str) -> Any:

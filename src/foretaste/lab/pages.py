@@ -9,7 +9,12 @@ from typing import Any
 from foretaste.lab.charts import Dot, Picture, Series, dot_map, line_chart
 from foretaste.lab.curves import Measured, to_threshold
 from foretaste.lab.tables import html_document, html_table, interval_text, markdown_table
-from foretaste.lab.verdict import Decision, Judged, Verdict
+from foretaste.lab.verdict import Decision, Judged, Verdict, false_refutation
+
+SHARED_ITEMS = (
+    "All runs are examined on the same held-out items (the same item seeds), so the interval is over training and not "
+    "over items"
+)
 
 AT = " @ "
 """Between the method and the place in the name of an arm of a map."""
@@ -48,12 +53,20 @@ def html_page(verdict: Verdict) -> str:
 def facts(verdict: Verdict) -> list[str]:
     """Return how the verdict was made, a line each."""
     jobs = f"{verdict.failed} jobs failed, {verdict.unfinished} were not run"
+    needed = sum(1 for one in verdict.judged if one.required)
+    together = (
+        f"The claim needs all {needed} expectations that are not secondary, and one that is refuted refutes it: the "
+        f"chance that a true claim is refuted is at most {false_refutation(verdict.judged):.3g}, as far as the "
+        "intervals cover"
+    )
     return [
         f"Mode {verdict.mode}; seeds {', '.join(map(str, verdict.seeds))}; {_budgets(verdict)}",
         f"{verdict.core_minutes:.1f} core-minutes, {verdict.minutes:.1f} minutes with {verdict.workers} workers; "
         f"{jobs}",
         f"Expectation {verdict.registration} registered {verdict.registered}; code {verdict.code}",
         f"Repeat: {verdict.command}",
+        *([] if verdict.own_items else [SHARED_ITEMS]),
+        *([together] if needed > 1 else []),
     ]
 
 

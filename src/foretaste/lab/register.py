@@ -1,7 +1,8 @@
 """Pre-registration: what is expected enters the hash-chained ledger before the first run.
 
 The order of the chain is the evidence. `reasons_to_doubt` finds results that were there before the expectation
-was, expectations that were edited or replaced afterwards, and results of code other than that of now.
+was, and expectations that were edited or written again afterwards. The code that judges is registered too: once it is
+edited, the registration is another. Results of older code are used only where that is asked for (`runner.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from foretaste.errors import LedgerError
 from foretaste.lab.jobs import Job, config_key, content_hash, job_records
 from foretaste.lab.study import Mode, Study
+from foretaste.lab.versions import judging_version
 from foretaste.ledger import Ledger, Record
 
 
@@ -28,10 +30,12 @@ class Registration(NamedTuple):
     """UTC, ISO 8601."""
     new: bool
     """False if the same had been registered before."""
+    pinned: bool = True
+    """Whether the code that judges is part of it; False for one of an older foretaste."""
 
 
 def contents(study: Study, mode: Mode) -> dict[str, Any]:
-    """Return what is registered: expectations, arms (their content), seeds, budget and stopping rule."""
+    """Return what is registered: expectations, arms (their content), seeds, budget, stopping rule, code that judges."""
     plan = study.plan(mode)
     arms: dict[str, list[str]] = {}
     for job in plan.jobs():
@@ -44,24 +48,38 @@ def contents(study: Study, mode: Mode) -> dict[str, Any]:
         "arms": arms,
         "seeds": list(plan.seeds),
         "token_budget": plan.token_budget,
+        "judged_by": judging_version(study),
     }
 
 
 def register(ledger: Ledger, study: Study, mode: Mode) -> Registration:
     """Write the study's expectation into the ledger, or find it there; results may be judged from then on."""
-    wanted = contents(study, mode)
-    key = content_hash(wanted)
-    earlier = registered(ledger, study.name, key)
+    earlier = registered(ledger, study, mode)
     if earlier is not None:
         return earlier
+    wanted = contents(study, mode)
+    key = content_hash(wanted)
     run = ledger.start_run("study", study.name, {"mode": mode, "registration": key})
     ledger.append(run, "expectation", {"key": key, **wanted})
     record = ledger.records(run, "expectation")[0]
     return Registration(run, key, record.seq, record.created, True)
 
 
-def registered(ledger: Ledger, name: str, key: str) -> Registration | None:
-    """Return the first registration with this key; None if there is none."""
+def registered(ledger: Ledger, study: Study, mode: Mode) -> Registration | None:
+    """Return the first registration of the study as it is now; None if there is none.
+
+    One of an older foretaste, which did not register the code that judges, counts if all the rest is the same.
+    """
+    wanted = contents(study, mode)
+    exact = _with_key(ledger, study.name, content_hash(wanted))
+    if exact is not None:
+        return exact
+    wanted.pop("judged_by")
+    older = _with_key(ledger, study.name, content_hash(wanted))
+    return older and older._replace(pinned=False)
+
+
+def _with_key(ledger: Ledger, name: str, key: str) -> Registration | None:
     for info in ledger.runs("study"):
         if info.name == name and info.config.get("registration") == key:
             records = ledger.records(info.id, "expectation")

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.errors import RunError
-from foretaste.lab import jobs as jobs_module
 from foretaste.lab.jobs import Job, code_version, job_records
-from foretaste.lab.register import Registration, contents, reasons_to_doubt, register
+from foretaste.lab.register import Registration, reasons_to_doubt, register
 from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import Mode, Study
 from foretaste.lab.verdict import Decision, Verdict, combined, judge
@@ -129,6 +128,7 @@ def judge_study(
     seconds = sum(outcome.seconds for outcome in results.outcomes)
     ended = sum(1 for outcome in results.outcomes if outcome.result or outcome.error)
     notes = [f"exploratory: {reason}" for reason in doubts]
+    notes += [] if registration.pinned else ["the expectation was registered without the code that judges it"]
     notes += [f"job {one.arm}, seed {one.seed} failed: {_first_line(one.error)}" for one in results.failures]
     notes += _other_code(ledger, todo, any_code, made)
     notes += _off_budget(results)
@@ -164,6 +164,7 @@ def judge_study(
         },
         own_budgets=plan.own_budgets,
         picture=study.picture(results).to_json() if study.picture else None,
+        own_items=study.own_items,
     )
 
 
@@ -187,13 +188,6 @@ def collect(ledger: Ledger, todo: Sequence[Job], *, any_code: bool = False, made
         error = str(failed[-1]["error"]) if failed else None
         outcomes.append(Outcome(job.arm, job.seed, None, error, float(failed[-1]["seconds"]) if failed else 0.0))
     return Results(outcomes)
-
-
-def registration_of(ledger: Ledger, study: Study, mode: Mode) -> Registration | None:
-    """Return the registration of the study as its file states it now; None if there is none."""
-    from foretaste.lab.register import registered
-
-    return registered(ledger, study.name, jobs_module.content_hash(contents(study, mode)))
 
 
 def _judged(

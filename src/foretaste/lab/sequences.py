@@ -9,6 +9,7 @@
 An interval of the right column holds at all times at once with its stated probability, so a study may stop
 when it has seen enough. That costs width: at five seeds the anytime t is about twice as wide as Student's.
 The t intervals are made from the spread of the effects; equal effects show none, and have no such interval.
+All are intervals over what differs between seeds: training, and items where each seed has items of its own.
 Shapes: n seeds. A *bounded value* is `Bounds(low, high)`: equal ends when it is known, apart when it is censored.
 """
 

@@ -146,6 +146,9 @@ class Study:
     """The table of the page; without it, one row an arm."""
     picture: Callable[[Results], Picture] | None = None
     """The chart of the page; without it, the learning curves of every arm and seed."""
+    own_items: bool = False
+    """Every seed is examined on items of its own, or on none. Else, as after training, all are examined at the same
+    held-out item seeds, and the page says what its intervals leave out."""
     notes: tuple[str, ...] = ()
     """What a reader must know to interpret the result."""
     internal: bool = False

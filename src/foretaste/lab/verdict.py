@@ -99,6 +99,8 @@ class Verdict:
     """Arms whose jobs could sample another number of tokens than `token_budget`."""
     picture: dict[str, Any] | None = None
     """The page's chart where it is not that of the curves: `charts.Picture` as plain values."""
+    own_items: bool = False
+    """Whether every seed was examined on items of its own, or on none; else all share the held-out items."""
 
     @property
     def headline(self) -> Judged:
@@ -185,13 +187,19 @@ def judge(expectation: Expectation, effects: Mapping[int, Bounds], planned: Sequ
 def combined(judged: Sequence[Judged]) -> Decision:
     """Return the decision on the claim: all required expectations must hold, one that is refuted refutes it.
 
-    Each is tested at its own level; no correction is due, because all must pass (Berger 1982, intersection-union).
+    Each is tested at its own level. To hold needs no correction, because all must pass (Berger 1982,
+    intersection-union). To refute, one is enough, so the chances of a false refutation add up (`false_refutation`).
     """
     required = [one.decision for one in judged if one.required]
     return _decide(
         bool(required) and all(one is Decision.HELD for one in required),
         any(one is Decision.REFUTED for one in required),
     )
+
+
+def false_refutation(judged: Sequence[Judged]) -> float:
+    """Return the most that a true claim's chance to be refuted can be: half of what each required interval may miss."""
+    return sum((1 - one.level) / 2 for one in judged if one.required)
 
 
 def _decide(held: bool, refuted: bool) -> Decision:
