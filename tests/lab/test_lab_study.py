@@ -361,6 +361,17 @@ def test_equal_effects_are_no_evidence_of_a_mean_whatever_their_size() -> None:
 
 
 @pytest.mark.usefixtures("worker_threads")
+@pytest.mark.usefixtures("worker_threads")
+def test_the_headline_is_an_expectation_that_decided(work: str, tmp_path: Path) -> None:
+    one = study(work, seeds=(1, 2))
+    held = one.expectations[0]
+    both = dataclasses.replace(one, expectations=(held, dataclasses.replace(held, size=0.9)))
+    verdict = run_study(both, "quick", tmp_path / "runs", workers=1)
+    assert (verdict.decision, verdict.headline.size) == (Decision.REFUTED, 0.9)
+    assert "at least 0.9" in claims.claims_page([(both, verdict)], "../results")
+    assert run_study(one, "quick", tmp_path / "other", workers=1).headline.size == 0.1
+
+
 def test_the_page_says_what_its_intervals_leave_out_and_how_likely_a_false_refutation_is(
     work: str, tmp_path: Path
 ) -> None:

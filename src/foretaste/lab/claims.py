@@ -111,7 +111,7 @@ def _claim_row(study: Study, verdict: Verdict | None) -> dict[str, Any]:
         if made
         else "not run",
         "estimate and interval": interval_text(verdict.headline) if made else None,
-        "expected": study.expectations[0].text,
+        "expected": verdict.headline.expectation if made else study.expectations[0].text,
         "minutes": round(verdict.minutes, 1) if made else None,
         "command": verdict.command if made else f"foretaste lab run {study.name} --mode full",
     }

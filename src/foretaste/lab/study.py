@@ -137,7 +137,7 @@ class Study:
     source: str
     """Where the claim comes from, in own words, or a paper."""
     expectations: tuple[Expectation, ...]
-    """All required ones must hold for the claim to hold; the first is the headline."""
+    """All required ones must hold for the claim to hold."""
     quick: Plan
     full: Plan
     effects: Callable[[Results, Expectation], dict[int, Bounds]] | None = None

@@ -104,8 +104,9 @@ class Verdict:
 
     @property
     def headline(self) -> Judged:
-        """The first required expectation."""
-        return next(judged for judged in self.judged if judged.required)
+        """The first required expectation that came out as the claim did; without one, the first required."""
+        required = [judged for judged in self.judged if judged.required]
+        return next((judged for judged in required if judged.decision is self.would_be), required[0])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values with the record version."""
