@@ -34,11 +34,17 @@ def test_think_prints_accuracy_against_tokens(saved, capsys):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [(["--methods", "bets"], "Did you mean 'best'"), (["--items", "0"], "1 or more"), (["--n", "0"], "n = 0")],
+    [
+        (["--methods", "one", "bets", "--json"], "Did you mean 'best'"),
+        (["--items", "0"], "1 or more"),
+        (["--n", "0"], "n = 0"),
+    ],
 )
-def test_think_says_what_it_accepts(saved, capsys, changes, message):
+def test_think_says_what_it_accepts_before_it_plays(saved, capsys, changes, message):
     assert main(["think", saved, "--env", "guess", *changes]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+    printed = capsys.readouterr()
+    assert message in " ".join(printed.err.split())
+    assert printed.out == ""
 
 
 def with_findings(monkeypatch, *findings):

@@ -59,13 +59,15 @@ def run(arguments: list[str]) -> None:
     from rich.table import Table
 
     from foretaste.models.checkpoint import load
-    from foretaste.rl.think import Budget, think
+    from foretaste.rl.think import Budget, check_method, think
 
     actor_critic = load(given.checkpoint, device=given.device)
     table = Table(box=None, pad_edge=False)
     for heading in ("method", "solved", "interval", "tokens an item", "attempts an item"):
         table.add_column(heading)
     budget = Budget(given.n, given.give_up, given.sure)
+    for method in given.methods:  # before the first is played
+        check_method(actor_critic, method, budget)
     for method in given.methods:
         found = think(
             actor_critic,

@@ -115,7 +115,7 @@ def think(
     without a trained critic, or one with a privileged critic.
     """
     budget = budget or Budget()
-    _check(actor_critic, method, budget)
+    check_method(actor_critic, method, budget)
     sampler = Sampler(actor_critic, sampling)
     pool = EnvPool(env, env_class)
     config = TrainConfig(env=env, seed=seed)
@@ -132,7 +132,11 @@ def think(
     return Thinking(method, 1 if method == "one" else budget.n, tuple(thoughts))
 
 
-def _check(actor_critic: ActorCritic, method: str, budget: Budget) -> None:
+def check_method(actor_critic: ActorCritic, method: str, budget: Budget) -> None:
+    """Refuse a method or budget that cannot be used with a model.
+
+    Raises: ConfigError for an unknown method or budget; ModelError where V is needed and cannot be used.
+    """
     if method not in METHODS:
         raise ConfigError(unknown("method", method, METHODS))
     if budget.n < 1:
