@@ -7,10 +7,11 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -39,11 +40,13 @@ class Folders(ScriptedLearner):
     """A scripted learner some of whose folders cannot be loaded."""
 
     lost: frozenset[str] = frozenset()
+    holds: Mapping[str, str] = MappingProxyType({})
+    """What is in a folder whose content is not named like it."""
 
     async def load(self, path: str) -> str:
         if path in self.lost:
             raise LearnerUnavailable("no such folder")
-        return await super().load(path)
+        return await super().load(self.holds.get(path, path))
 
 
 @dataclass
@@ -429,7 +432,7 @@ def test_old_items_hold_up_neither_a_look_nor_what_comes_from_outside(tmp_path: 
 def test_what_a_person_does_holds_against_a_decision_that_was_made_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for changes in ({"held": True}, {"stage": "shadow", "share": 0.0, "since": 7, "held": True}):
+    for changes in ({"held": True}, {"stage": "shadow", "share": 0.5, "since": 7}):
         with bench(tmp_path / str(len(changes))) as found:
             found.look()
             found.person(stage="canary", share=0.5, step=0, tau=0.5)
@@ -437,7 +440,7 @@ def test_what_a_person_does_holds_against_a_decision_that_was_made_before(
             def decided(deployment: Any, present: Any, old: Any, changes: Any = changes, found: Any = found) -> Any:
                 found.at_the_command_line(**changes)  # while the decision is being made
                 stage = promotion.stage_of(present)
-                return Decision("promote", "for a test", replace(stage, name="live", share=1.0))
+                return Decision("promote", "for a test", replace(stage, name="live", share=0.5))
 
             with monkeypatch.context() as patched:
                 patched.setattr(promotion, "decision", decided)
@@ -458,3 +461,28 @@ def test_in_live_the_share_follows_the_ceiling_down_and_up_unless_it_is_held(tmp
             found.look()
             shares.append(found.state.share)
         assert shares == [0.2, 0.2, 1.0]
+
+
+def test_a_candidate_takes_over_with_the_weights_that_were_tried_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decided(deployment: Any, present: Any, old: Any) -> Decision:
+        stage = promotion.stage_of(present)
+        if present.checkpoint == "A":
+            return Decision("hold", "for a test", stage)
+        return Decision("promote", "for a test", replace(stage, name="canary", share=0.05))
+
+    monkeypatch.setattr(promotion, "decision", decided)
+    with bench(tmp_path) as found:
+        live_with_candidate(found)
+        found.learner.holds = {"B": "what B became"}
+        found.person(held=False)
+        found.look()
+        assert (found.state.checkpoint, found.state.stage, found.state.candidate) == ("A", "live", None)
+        found.look()
+        assert found.learner.checkpoint == "A"
+        found.learner.holds = {}
+        found.publish("D")
+        found.look()
+        assert (found.state.checkpoint, found.state.stage, found.learner.checkpoint) == ("D", "canary", "D")
+        assert (found.state.candidate, found.deployment.candidate) == (None, None)

@@ -188,10 +188,13 @@ class Supervisor:
         if decided.kind != "promote" or now.held or present.checkpoint_path is None:
             return
         identity = self._loop.wait(learner.load(present.checkpoint_path))
+        if identity != present.checkpoint:
+            self._change("candidate", promotion.NO_CANDIDATE, "its folder holds other weights", now)
+            return
         moved = promotion.changes_of(present, decided, self._requests())
         kept = {name: getattr(present, name) for name in ("tau", "threshold", "looks")}
         changes = {**promotion.NO_CANDIDATE, **kept, **moved}
-        changes |= {"checkpoint": identity, "checkpoint_path": present.checkpoint_path}
+        changes |= {"checkpoint": present.checkpoint, "checkpoint_path": present.checkpoint_path}
         self._change("promote", changes, decided.reason, now)
         self._weights.keep_candidate()
 
