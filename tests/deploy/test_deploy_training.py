@@ -83,11 +83,71 @@ def test_judged_answers_become_checkpoints_and_nothing_is_learned_twice(offline:
     assert made.parent == base[1].id
     assert json.loads(made.note)["step"] == 2
     progress = json.loads((offline.folder / "deployment" / PROGRESS_FILE).read_text())
-    assert progress == {"learned": 8}
+    assert progress == {"learned": 8, "made": [base[1].id, made.id], "newest": Path(made.path).name}
     again = TrainingWork(offline.config, offline.folder)  # as after a kill
     assert again.experiences()[1] == 9
     work.engine.dispose()
     again.engine.dispose()
+
+
+def test_a_restarted_training_goes_on_from_the_weights_that_hold_what_was_learned(offline: Any, base: Any) -> None:
+    write_judged(offline, base, 17)
+
+    def started() -> TrainingWork:
+        return TrainingWork(offline.config, offline.folder)
+
+    def weights(work: TrainingWork) -> str:
+        return work.trainer.publish().id
+
+    first = started()
+    assert [first.step() for _ in range(4)] == [True] * 4
+    with reading(offline.engine) as connection:
+        one, two = connection.execute(sa.select(checkpoints).order_by(checkpoints.c.number))
+    assert weights(first) == two.id
+    accepted = {"accepted": one.id, "accepted_path": one.path}  # after the second had been made
+    for changes in ({}, accepted, {"accepted": two.id, "accepted_path": two.path}):
+        state.change(offline.engine, offline.key, "test", "person:test", changes, "test")
+        again = started()
+        assert (weights(again), again.learned) == (two.id, 16)
+        assert again.trainer.accepted.id == changes.get("accepted", base[1].id)
+        again.engine.dispose()
+    other = checkpoint.save(ActorCritic.load(ModelConfig(name="nano", critic_layers=1), seed=2), offline.folder / "x")
+    chosen = {"accepted": other.id, "accepted_path": other.path}  # by a person: not made here
+    state.change(offline.engine, offline.key, "test", "person:test", chosen, "test")
+    foreign = started()
+    assert weights(foreign) == foreign.trainer.accepted.id == other.id
+    for work in (first, foreign):
+        work.engine.dispose()
+
+
+def test_after_an_alarm_training_begins_with_the_accepted_weights(
+    offline: Any, base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_judged(offline, base, 12)
+    work = TrainingWork(offline.config, offline.folder)
+    assert (work.step(), work.step()) == (True, True)  # the second step publishes
+    monkeypatch.setattr(online, "alarms", lambda history, config: (Alarm("kl", "far away", "a knob"),))
+    assert work.step() is True
+    again = TrainingWork(offline.config, offline.folder)
+    assert (again.trainer.publish().id, again.learned) == (base[1].id, 8)
+    for one in (work, again):
+        one.engine.dispose()
+
+
+def test_answers_that_hold_nothing_to_learn_are_passed_over(offline: Any, base: Any) -> None:
+    write_judged(offline, base, 9)
+    nothing = answers.update().values(trace='{"prompt": [], "tokens": [], "logprobs": [], "values": []}')
+    work = TrainingWork(offline.config, offline.folder)
+    with writing(offline.engine) as connection:
+        connection.execute(nothing.where(answers.c.request.in_(["r1", "r2", "r6"])))
+    found, last = work.experiences()
+    assert ([one.id for one in found], last) == (["r0", "r3", "r4", "r5"], 6)
+    assert (work.step(), work.step()) == (True, False)  # r7 and r8 wait for two more
+    assert work.learned == 6
+    with writing(offline.engine) as connection:
+        connection.execute(nothing.where(answers.c.role == "learner"))
+    assert (work.step(), work.learned) == (False, 9)  # never read again
+    work.engine.dispose()
 
 
 def test_learning_needs_permission(offline: Any, base: Any) -> None:

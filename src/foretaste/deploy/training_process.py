@@ -1,8 +1,10 @@
 """The process that learns on the job: judged answers from the store in, checkpoints named by their content out.
 
-It reads on where it stopped (`training.json` beside the store, written with each checkpoint), so a process that was
-killed learns the same again and loses nothing. Permission is looked up in the state before every step. What it
-makes is only written down; the supervisor tries it in shadow. Next: `online.py` for the learning itself.
+It goes on from its last checkpoint and reads on where that one stopped (`training.json` beside the store), so a process
+that was killed learns the same again and leaves no judgement out. It begins with the accepted weights where a person
+chose others than it made, or an alarm took back what had been learned since them. Permission is looked up in the state
+before every step. What it makes is only written down; the supervisor tries it in shadow. Next: `online.py` for the
+learning itself.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from foretaste.deploy.files import read_json, write_json
 from foretaste.deploy.judging import exact
 from foretaste.deploy.processes import parent_lives
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
-from foretaste.deploy.store import add_alarms, add_checkpoint, corrections_of
+from foretaste.deploy.store import add_alarms, add_checkpoint, corrections_of, judgements_made
 from foretaste.deploy.tables import answers
 from foretaste.records import Action
 
@@ -53,21 +55,26 @@ class TrainingWork:
     """One deployment's learning, a step at a time."""
 
     def __init__(self, config: DeployConfig, folder: Path) -> None:
-        """Load the weights that answer now, and the place up to which judgements were learned from."""
+        """Load the weights to go on from, and the place up to which they have learned from judgements."""
         from foretaste.config import AlgorithmConfig
         from foretaste.deploy.online import OnlineConfig, OnlineTrainer
         from foretaste.models import checkpoint
 
-        self.config = config
+        self.config, training = config, config.training
         files = files_folder(config, folder)
         self.engine: Engine = open_engine(store_url(config, folder), create=False)
         self.key = audit.load_key(files, create=False)
         self.progress = files / PROGRESS_FILE
-        learned = read_json(self.progress).get("learned")
-        self.learned = learned if isinstance(learned, int) else 0
         now = state.load(self.engine)
         path = folder / (now.accepted_path or now.checkpoint_path or config.learner.checkpoint or "")
-        training = config.training
+        accepted = checkpoint.read(path)
+        progress = read_json(self.progress)
+        learned, made = progress.get("learned"), progress.get("made", [])
+        newest = files / training.folder / progress.get("newest", "none")
+        with reading(self.engine) as connection:
+            self.learned = min(learned, judgements_made(connection)) if isinstance(learned, int) else 0
+        resumed = accepted.id in made and newest.is_dir()
+        self.made: list[str] = made if resumed else [accepted.id]
         algorithm = AlgorithmConfig(
             learning_rate=training.learning_rate,
             critic_learning_rate=training.critic_learning_rate,
@@ -77,8 +84,10 @@ class TrainingWork:
         online = OnlineConfig(
             algorithm=algorithm, temperature=config.learner.temperature, imitation_rate=training.imitation_rate
         )
-        model = checkpoint.load(path, device=config.learner.device)
+        model = checkpoint.load(newest if resumed else path, device=config.learner.device)
         self.trainer: OnlineTrainer = OnlineTrainer(model, online, files / training.folder)
+        if resumed:
+            self.trainer.accept(accepted)
         self.fresh_from = now.fresh_from
         self.steps = 0
         self.announced = False
@@ -97,6 +106,7 @@ class TrainingWork:
             self.trainer.forget()
         experiences, last = self.experiences()
         if len(experiences) < self.config.training.every:
+            self.learned = self.learned if experiences else last  # nothing up to there can be learned from
             return False
         report = self.trainer.step(experiences)
         self.learned, self.steps = last, self.steps + 1
@@ -110,28 +120,30 @@ class TrainingWork:
         """Return judged answers that were not learned from yet, oldest judgement first, and the last one's place."""
         from foretaste.deploy.online import Experience
 
-        query = (
-            sa.select(answers)
-            .where(answers.c.role == "learner", answers.c.judged > self.learned, answers.c.trace.is_not(None))
-            .order_by(answers.c.judged)
-            .limit(self.config.training.every)
-        )
+        every = self.config.training.every
+        query = sa.select(answers).where(answers.c.role == "learner", answers.c.trace.is_not(None))
         found: list[Experience] = []
         last = self.learned
-        with reading(self.engine) as connection:
-            rows = list(connection.execute(query))
-            right = self._right_answers(connection, {row.request: row.text or "" for row in rows})
-        for row in rows:
-            trace: dict[str, Any] = json.loads(row.trace)
-            last = row.judged
-            if not trace["tokens"]:
-                continue
-            wrong = row.score < self.config.takeover.correct_from
-            text = right.get(row.request) if wrong else None
-            tokens, logprobs, values = (tuple(trace[name]) for name in ("tokens", "logprobs", "values"))
-            action = Action(row.text or "", tokens, logprobs, values)
-            correction = tuple(self.trainer.model.template.action(text)) if text else None
-            found.append(Experience(row.request, row.checkpoint, tuple(trace["prompt"]), action, row.score, correction))
+        while len(found) < every:  # answers without tokens are passed over
+            with reading(self.engine) as connection:
+                rows = list(
+                    connection.execute(query.where(answers.c.judged > last).order_by(answers.c.judged).limit(every))
+                )
+                right = self._right_answers(connection, {row.request: row.text or "" for row in rows})
+            if not rows:
+                break
+            for row in rows[: every - len(found)]:
+                trace: dict[str, Any] = json.loads(row.trace)
+                last = row.judged
+                if not trace["tokens"]:
+                    continue
+                wrong = row.score < self.config.takeover.correct_from
+                text = right.get(row.request) if wrong else None
+                tokens, logprobs, values = (tuple(trace[name]) for name in ("tokens", "logprobs", "values"))
+                action = Action(row.text or "", tokens, logprobs, values)
+                correction = tuple(self.trainer.model.template.action(text)) if text else None
+                prompt = tuple(trace["prompt"])
+                found.append(Experience(row.request, row.checkpoint, prompt, action, row.score, correction))
         return found, last
 
     def _right_answers(self, connection: sa.Connection, said: dict[str, str]) -> dict[str, str]:
@@ -158,16 +170,18 @@ class TrainingWork:
         with writing(self.engine) as connection:
             add_checkpoint(connection, made.id, made.path, made.parents[0] if made.parents else None, note)
             audit.append(connection, self.key, "trained", "training", {"checkpoint": made.id, "step": report.step})
-        write_json(self.progress, {"learned": self.learned})
+        self.made.append(made.id)
+        write_json(self.progress, {"learned": self.learned, "made": self.made, "newest": Path(made.path).name})
 
     def _alarm(self, report: OnlineReport) -> None:
         """Write the alarm down once, and against all that this learning has made since a version was accepted.
 
-        Learning stands still until the process is started again.
+        Learning stands still until the process is started again, which begins with the accepted version.
         """
         if self.announced:
             return
         self.announced = True
+        write_json(self.progress, {"learned": read_json(self.progress).get("learned", 0)})
         found = [f"{one.name}: {one.reason}" for one in report.alarms]
         payload = {"alarms": found, "step": report.step}
         with writing(self.engine) as connection:
