@@ -198,6 +198,12 @@ def test_where_nothing_has_grown_the_last_point_is_the_forecast() -> None:
     assert row[0]["error"] == pytest.approx(0.65)
 
 
+def test_a_law_that_was_fitted_in_no_run_is_not_better_than_to_say_that_it_stays() -> None:
+    flat = [[500 * i, 50 * i, 0.25, 64] for i in range(101)]
+    results = Results([Outcome("value", seed, {"curve": flat, "success_after": 0.9}) for seed in (1, 2)])
+    assert decided(load("forecast-success"), results)[1] is Decision.UNDECIDED
+
+
 def test_the_picture_reaches_the_end_of_the_runs() -> None:
     picture = forecast_success.picture(successes())
     band = next(one.band for one in picture.series if one.band)

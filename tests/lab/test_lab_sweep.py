@@ -109,10 +109,10 @@ def test_what_cannot_be_tried_is_refused() -> None:
 
 
 @pytest.mark.parametrize("setting", ["seed=3,4", "steps=10,20", "token_budget=100,200"])
-def test_what_the_sweep_itself_sets_is_refused(setting: str, tmp_path: Path) -> None:
+def test_what_the_sweep_itself_sets_is_refused(setting: str) -> None:
     base = TrainConfig()
     with pytest.raises(ConfigError, match=f"{setting.partition('=')[0]} cannot be tried"):
-        run_sweep(Sweep("x", base, (parse_span(setting, base),), 100), tmp_path)
+        sweep_module._check(Sweep("x", base, (parse_span(setting, base),), 100))
 
 
 # Forecasts ----------------------------------------------------------------------------------------
