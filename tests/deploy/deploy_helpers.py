@@ -199,6 +199,15 @@ def stuck(_: list[dict[str, Any]]) -> tuple[str, float]:
     return "", 0.0
 
 
+GATE = threading.Event()
+
+
+def hanging(_: list[dict[str, Any]], answer: str) -> float:
+    """A verifier, or a rule of harm, that says nothing until `GATE` is set: then it is 0.25."""
+    GATE.wait(60)
+    return 0.25
+
+
 def serve_file(path: str) -> None:
     """What `foretaste serve` does, in a process that can be killed."""
     block_signal()

@@ -185,3 +185,51 @@ def test_harm_is_never_served_and_counts(kit: Any, incumbent: Any, tmp_path: Any
         assert running.ask(6).json()["model"] == "scripted"
         assert [row.reason for row in rows(running, requests)] == ["harm", ""]
         assert [row.harm for row in rows(running, answers) if row.role == "learner"] == [1.0, 0.0]
+
+
+@pytest.fixture
+def gate(kit: Any) -> Any:
+    """Shut while a test runs, so that `deploy_helpers:hanging` hangs."""
+    kit.GATE.clear()
+    yield kit.GATE
+    kit.GATE.set()
+
+
+def test_a_verifier_that_hangs_holds_no_user_up(kit: Any, incumbent: Any, tmp_path: Any, gate: Any) -> None:
+    takeover = TakeoverConfig(every_seconds=0.05, check_share=1.0, correct_from=0.2, verifier="deploy_helpers:hanging")
+    with kit.serve(kit.config_for(incumbent.url, takeover=takeover), tmp_path, ScriptedLearner(plus_one)) as running:
+        promoted(running, kit)
+        assert running.deployment.writer.correct_from == 0.2
+        assert [running.ask(number).json()["model"] for number in [5] * 20 + [500]] == ["scripted"] * 20 + ["big"]
+        kit.wait_for(lambda: [row for row in rows(running, answers) if row.judge == "comparator"])
+        gate.set()
+
+        def judged() -> set[tuple[float, str]]:
+            return {(row.score, row.judge) for row in rows(running, answers) if row.role == "learner"}
+
+        kit.wait_for(lambda: judged() == {(0.25, "verifier")})  # in place of what the comparator said
+
+
+def test_a_verifier_does_not_overrule_a_user(kit: Any, incumbent: Any, tmp_path: Any, gate: Any) -> None:
+    takeover = TakeoverConfig(every_seconds=0.05, check_share=0.0, verifier="deploy_helpers:hanging")
+    with kit.serve(kit.config_for(incumbent.url, takeover=takeover), tmp_path, ScriptedLearner(plus_one)) as running:
+        promoted(running, kit)
+        identity = running.ask(5).json()["id"]
+        with running.client() as client:
+            assert client.post("/v1/feedback", json={"response_id": identity, "thumbs": "up"}).status_code == 200
+        written = running.deployment.writer.written
+        gate.set()
+        kit.wait_for(lambda: running.deployment.writer.written > written)
+        assert [(row.score, row.judge) for row in rows(running, answers)] == [(1.0, "user")]
+
+
+def test_a_rule_of_harm_that_hangs_leaves_the_user_to_the_incumbent(
+    kit: Any, incumbent: Any, tmp_path: Any, gate: Any
+) -> None:
+    config = kit.config_for(incumbent.url, learner=LearnerConfig(deadline_seconds=1.0, shadow_deadline_seconds=0.2))
+    config = replace(config, harm=replace(config.harm, rule="deploy_helpers:hanging"))
+    with kit.serve(config, tmp_path, ScriptedLearner(plus_one)) as running:
+        promoted(running, kit)
+        assert [running.ask(5).json()["model"] for _ in range(2)] == ["big", "big"]
+        kit.wait_for(lambda: [row.harm for row in rows(running, answers) if row.role == "learner"] == [1.0, 1.0])
+        assert [row.reason for row in rows(running, requests)] == ["deadline", "slow"]

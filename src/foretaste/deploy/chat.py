@@ -48,7 +48,15 @@ async def chat(deployment: Deployment, scope: Scope, receive: Receive, send: Sen
     finally:
         exchange.seconds = time.perf_counter() - started
         deployment.metrics.chat(exchange.route, exchange.status, exchange.seconds)
-        deployment.writer.put(exchange)
+        if deployment.writer.put(exchange):
+            _have_verified(deployment, exchange, request)
+
+
+def _have_verified(deployment: Deployment, exchange: Exchange, request: dict[str, Any]) -> None:
+    """Have the verifier judge what the learner said, now that the user has been answered."""
+    for answer in exchange.answers:
+        if answer.learner is not None:
+            deployment.shadow.verify(exchange.id, plain_chat(request) or [], answer.learner.text)
 
 
 async def _route(
@@ -102,6 +110,7 @@ async def _ask(
         exchange.reason = "slow"
         return None
     deadline = config.learner.deadline_seconds
+    ends = time.monotonic() + deadline
     try:
         found = await learner.answer(messages, seed=drawn.seed, urgent=True, deadline_seconds=deadline)
     except LearnerUnavailable as error:
@@ -110,10 +119,14 @@ async def _ask(
             deployment.learner_rests_until = time.monotonic() + deadline
         return None
     deployment.spend(found.completion_tokens)
-    answer = await deployment.shadow.judged(messages, found, served=False)
+    seconds = ends - time.monotonic()
+    answer, in_time = await deployment.shadow.examined(messages, found, urgent=True, seconds=seconds)
     exchange.answers.append(answer)
     value = found.value if config.takeover.value == "request" else found.answer_value
-    if found.checkpoint != deployment.state.checkpoint:
+    if not in_time:
+        exchange.reason = "deadline"
+        deployment.learner_rests_until = ends + deadline
+    elif found.checkpoint != deployment.state.checkpoint:
         exchange.reason = "not_loaded"
     elif tau is None or value < tau:
         exchange.reason = "low_value"

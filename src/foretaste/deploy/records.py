@@ -47,7 +47,7 @@ class Answer:
     learner: LearnerAnswer | None = None
     harm: float = 0.0
     verdict: float | None = None
-    """What the verifier says at once, in [0, 1]."""
+    """What the verifier says of a silent answer, in [0, 1]."""
 
 
 @dataclass(slots=True)
@@ -74,6 +74,13 @@ class LateAnswer(NamedTuple):
 
     request: str
     answer: Answer
+
+
+class Verdict(NamedTuple):
+    """What the verifier says of the learner's answer to a request, once the user has been answered."""
+
+    request: str
+    score: float
 
 
 @dataclass(frozen=True, slots=True)

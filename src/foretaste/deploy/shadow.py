@@ -9,35 +9,52 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from foretaste.deploy.harm import HarmRule
 from foretaste.deploy.judging import Verifier
 from foretaste.deploy.learner import Learner, LearnerUnavailable, Messages
 from foretaste.deploy.metrics import Metrics
-from foretaste.deploy.records import Answer, LateAnswer, LearnerAnswer
+from foretaste.deploy.records import Answer, LateAnswer, LearnerAnswer, Verdict
 from foretaste.deploy.upstream import Upstream, UpstreamError
 from foretaste.deploy.writer import Writer
 
 CHECKS = 64
 """Checks by the incumbent that may run at once."""
+THREADS = 8
+"""For the user's own functions: so many where a user waits, and as many for the shadow."""
 
 
 class Judges:
-    """The user's own functions, run in a thread so that a slow one holds nothing up."""
+    """The user's own functions, run in threads: those that a user waits for apart from the shadow's."""
 
     def __init__(self, harm: HarmRule | None, verifier: Verifier | None) -> None:
         self.harm, self.verifier = harm, verifier
+        self._urgent = ThreadPoolExecutor(THREADS, "foretaste-harm")
+        self._silent = ThreadPoolExecutor(THREADS, "foretaste-judges")
 
-    async def of(self, messages: Messages, text: str) -> tuple[float, float | None]:
-        """Return the harm of an answer and the verifier's score."""
-        if self.harm is None and self.verifier is None:
-            return 0.0, None
-        return await asyncio.to_thread(self._of, messages, text)
+    async def harm_of(self, messages: Messages, text: str, *, urgent: bool, seconds: float) -> float | None:
+        """Return the harm of an answer, or None if the rule does not say in time."""
+        if self.harm is None:
+            return 0.0
+        return await self._run(self._urgent if urgent else self._silent, seconds, self.harm, messages, text)
 
-    def _of(self, messages: Messages, text: str) -> tuple[float, float | None]:
-        harm = self.harm(messages, text) if self.harm else 0.0
-        return harm, self.verifier(messages, text) if self.verifier else None
+    async def verdict_of(self, messages: Messages, text: str, *, seconds: float) -> float | None:
+        """Return the verifier's score of an answer, or None if it gives none in time."""
+        return None if self.verifier is None else await self._run(self._silent, seconds, self.verifier, messages, text)
+
+    def close(self) -> None:
+        """Wait for nothing."""
+        for threads in (self._urgent, self._silent):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, threads: ThreadPoolExecutor, seconds: float, function: Any, *arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+        except TimeoutError:
+            return None
 
 
 class Shadow:
@@ -50,6 +67,7 @@ class Shadow:
         self._most, self._deadline = most, deadline_seconds
         self._silent: set[asyncio.Task[None]] = set()
         self._checks: set[asyncio.Task[None]] = set()
+        self._verdicts: set[asyncio.Task[None]] = set()
 
     def offer(self, learner: Learner, request: str, messages: Messages, seed: int) -> None:
         """Have the learner answer silently, or leave it out."""
@@ -64,6 +82,11 @@ class Shadow:
         if len(self._checks) < CHECKS:
             self._start(self._checks, self._check(upstream, request, path, body))
 
+    def verify(self, request: str, messages: Messages, text: str) -> None:
+        """Have the verifier judge an answer of the learner that is in the writer's queue, or leave it out."""
+        if self._judges.verifier is not None and len(self._verdicts) < self._most:
+            self._start(self._verdicts, self._verify(request, messages, text))
+
     def drop(self) -> None:
         """Give up all silent answers: the kill switch is on."""
         for task in list(self._silent):
@@ -71,10 +94,11 @@ class Shadow:
 
     async def close(self) -> None:
         """Give up everything."""
-        tasks = [*self._silent, *self._checks]
+        tasks = [*self._silent, *self._checks, *self._verdicts]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._judges.close()
 
     def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -89,12 +113,22 @@ class Shadow:
             return
         self._metrics.shadow(answered=True)
         self.tokens += found.completion_tokens
-        self._writer.put(LateAnswer(request, await self.judged(messages, found, served=False)))
+        answer, _ = await self.examined(messages, found, urgent=False, seconds=self._deadline)
+        answer.verdict = await self._judges.verdict_of(messages, found.text, seconds=self._deadline)
+        self._writer.put(LateAnswer(request, answer))
 
-    async def judged(self, messages: Messages, found: LearnerAnswer, *, served: bool) -> Answer:
-        """Return a learner's answer as it is written down, with its harm and the verifier's score."""
-        harm, verdict = await self._judges.of(messages, found.text)
-        return Answer("learner", served, found.seconds, learner=found, harm=harm, verdict=verdict)
+    async def examined(
+        self, messages: Messages, found: LearnerAnswer, *, urgent: bool, seconds: float
+    ) -> tuple[Answer, bool]:
+        """Return a learner's answer as it is written down, and whether its harm is known in time; if not it is 1."""
+        harm = await self._judges.harm_of(messages, found.text, urgent=urgent, seconds=seconds)
+        answer = Answer("learner", False, found.seconds, learner=found, harm=1.0 if harm is None else harm)
+        return answer, harm is not None
+
+    async def _verify(self, request: str, messages: Messages, text: str) -> None:
+        score = await self._judges.verdict_of(messages, text, seconds=self._deadline)
+        if score is not None:
+            self._writer.put(Verdict(request, score))
 
     async def _check(self, upstream: Upstream, request: str, path: str, body: bytes) -> None:
         started = time.perf_counter()

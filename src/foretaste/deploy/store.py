@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from foretaste.deploy import reading
 from foretaste.deploy.judging import Comparator
-from foretaste.deploy.records import Accepted, Answer, Exchange, Feedback, LateAnswer
+from foretaste.deploy.records import Accepted, Answer, Exchange, Feedback, LateAnswer, Verdict
 from foretaste.deploy.tables import JUDGEMENTS, REQUESTS, answers, checkpoints, feedback, meta, requests
 from foretaste.errors import DeployError
 
@@ -74,6 +74,15 @@ def write_late(connection: Connection, late: Sequence[LateAnswer]) -> None:
     rows = [_answer_row(one.request, one.answer, time.time())[0] for one in late]
     if rows:
         connection.execute(answers.insert(), rows)
+
+
+def write_verdicts(connection: Connection, verdicts: Sequence[Verdict]) -> None:
+    """Write what the verifier says of answers; agreement with the incumbent gives way to it, a user's word does not."""
+    for one in verdicts:
+        query = sa.select(answers.c.number).where(answers.c.request == one.request, answers.c.role == "learner")
+        number = connection.scalar(query.where(sa.or_(answers.c.judge.is_(None), answers.c.judge == "comparator")))
+        if number is not None:
+            set_score(connection, number, one.score, "verifier")
 
 
 def judge(connection: Connection, ids: Iterable[str], compare: Comparator | None, *, correct_from: float) -> int:

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from foretaste.deploy import store
 from foretaste.deploy.database import writing
 from foretaste.deploy.judging import Comparator
-from foretaste.deploy.records import Exchange, LateAnswer
+from foretaste.deploy.records import Exchange, LateAnswer, Verdict
 from foretaste.errors import DeployError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class _Durable:
     future: Future[Any]
 
 
-Item = Exchange | LateAnswer | _Durable
+Record = Exchange | LateAnswer | Verdict
+Item = Record | _Durable
 
 
 class Writer:
@@ -71,7 +72,7 @@ class Writer:
         """Records in the queue."""
         return len(self._queue)
 
-    def put(self, item: Exchange | LateAnswer) -> bool:
+    def put(self, item: Record) -> bool:
         """Have a record written soon; False if it is left out because too many wait."""
         if len(self._queue) >= self._limit:
             self.dropped += 1
@@ -160,6 +161,8 @@ class Writer:
                 late = [item for item in items if isinstance(item, LateAnswer)]
                 store.write_late(connection, late)
                 self._judge(connection, [item.request for item in late])
+            elif kind is Verdict:
+                store.write_verdicts(connection, [item for item in items if isinstance(item, Verdict)])
             else:
                 for item in items:
                     assert isinstance(item, _Durable)
