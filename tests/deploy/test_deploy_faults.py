@@ -21,7 +21,7 @@ from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.kill import SIGNAL, pull, running
 from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.offline import Offline
-from foretaste.deploy.settings import DeployConfig, IncumbentConfig, StoreConfig, check
+from foretaste.deploy.settings import DeployConfig, IncumbentConfig, StoreConfig, TakeoverConfig, check
 
 
 @contextlib.contextmanager
@@ -287,6 +287,7 @@ def test_settings_are_checked_before_anything_starts() -> None:
     for wrong in (
         DeployConfig(incumbent=IncumbentConfig(url="localhost:8000")),
         DeployConfig(store=StoreConfig(queue=0)),
+        DeployConfig(takeover=TakeoverConfig(newest=149)),
     ):
         with pytest.raises(ConfigError, match="cannot be used"):
             check(wrong)

@@ -6,17 +6,20 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretaste.deploy import audit, examination, state
-from foretaste.deploy.database import open_engine, reading
+from foretaste.deploy import audit, examination, promotion, state
+from foretaste.deploy.database import open_engine, reading, writing
 from foretaste.deploy.learner import ScriptedLearner
+from foretaste.deploy.records import Answer, Exchange, LearnerAnswer
 from foretaste.deploy.settings import DeployConfig, ExamConfig, OldTasksConfig, StoreConfig, TakeoverConfig
-from foretaste.deploy.stage_config import StageConfig
+from foretaste.deploy.stage_config import FIRST_LOOK, StageConfig
+from foretaste.deploy.store import write_exchanges
 from foretaste.errors import DeployError
 
 STAGES = StageConfig(
@@ -109,6 +112,39 @@ def test_a_held_deployment_is_not_promoted(kit: Any, incumbent: Any, tmp_path: P
             ),
         )
         assert running.deployment.state.stage == "shadow"
+
+
+def test_calibration_goes_on_when_more_was_judged_than_it_chooses_from(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path)
+    config = DeployConfig(takeover=TakeoverConfig(newest=FIRST_LOOK))
+    deployment: Any = SimpleNamespace(engine=engine, config=config)
+
+    def judged(first: int, count: int, score: float) -> None:
+        """Write that many answers of one checkpoint, judged alike."""
+        found: list[Exchange] = []
+        for number in range(first, first + count):
+            one = Exchange(f"r{number}", "k", b"{}", "live", False, sampled=True)
+            said = LearnerAnswer("yes", "weights", 0.9, 0.9)
+            one.answers = [Answer("learner", True, 0.1, learner=said, verdict=score)]
+            found.append(one)
+        with writing(engine) as connection:
+            write_exchanges(connection, found)
+
+    present = state.State(checkpoint="weights")
+    judged(0, FIRST_LOOK - 1, 1.0)
+    assert promotion.calibrated(deployment, present) is None
+    judged(FIRST_LOOK - 1, 1, 1.0)
+    first = promotion.calibrated(deployment, present)
+    assert first is not None
+    assert (first.tau, first.looks) == (0.9, 1)
+    assert promotion.calibrated(deployment, first) is None  # the second look waits for half as many again
+    judged(FIRST_LOOK, FIRST_LOOK, 0.0)
+    second = promotion.calibrated(deployment, first)
+    assert second is not None
+    assert (second.tau, second.looks) == (None, 2)
+    assert second.threshold is not None
+    assert second.threshold["n"] == FIRST_LOOK  # the newest: all wrong
+    engine.dispose()
 
 
 def test_only_people_loosen_caps(tmp_path: Path) -> None:

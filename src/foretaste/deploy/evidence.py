@@ -33,16 +33,24 @@ def judged_answers(
     Requests up to the number `fresh_from` are left out.
     """
     column = answers.c.value if value == "request" else answers.c.answer_value
-    query = (
-        sa.select(column.label("v"), answers.c.score)
-        .join(requests, requests.c.id == answers.c.request)
+    query = _drawn(sa.select(column.label("v"), answers.c.score), checkpoint, fresh_from)
+    newest_first = query.order_by(answers.c.number.desc()).limit(newest)
+    rows = [Judged(checkpoint, float(row.v), row.score >= correct_from) for row in connection.execute(newest_first)]
+    return rows[::-1]
+
+
+def judged_count(connection: Connection, checkpoint: str, *, fresh_from: int) -> int:
+    """Return how many answers `judged_answers` would return without a limit."""
+    return int(connection.scalar(_drawn(sa.select(sa.func.count()), checkpoint, fresh_from)) or 0)
+
+
+def _drawn(query: Any, checkpoint: str, fresh_from: int) -> Any:
+    """Limit a query to the judged answers of a checkpoint that were drawn without regard to their value."""
+    return (
+        query.select_from(answers.join(requests, requests.c.id == answers.c.request))
         .where(_LEARNER, answers.c.checkpoint == checkpoint, answers.c.score.is_not(None), requests.c.sampled)
         .where(requests.c.number > fresh_from)
-        .order_by(answers.c.number.desc())
-        .limit(newest)
     )
-    rows = [Judged(checkpoint, float(row.v), row.score >= correct_from) for row in connection.execute(query)]
-    return rows[::-1]
 
 
 def gather(

@@ -43,7 +43,11 @@ def calibrated(deployment: Deployment, state: State) -> State | None:
     """Choose the threshold of the checkpoint in `state` anew if it is due; return the state with it, else None."""
     config, stage = deployment.config.takeover, deployment.config.stages
     assert state.checkpoint is not None
+    look = state.looks + 1
     with reading(deployment.engine) as connection:
+        count = store_evidence.judged_count(connection, state.checkpoint, fresh_from=state.fresh_from)
+        if not takeover.look_due(count, look):
+            return None
         judged = store_evidence.judged_answers(
             connection,
             state.checkpoint,
@@ -52,9 +56,6 @@ def calibrated(deployment: Deployment, state: State) -> State | None:
             value=config.value,
             correct_from=config.correct_from,
         )
-    if not takeover.look_due(len(judged), state.looks + 1):
-        return None
-    look = state.looks + 1
     now = takeover.calibrate(judged, state.checkpoint, alpha=stage.alpha, delta=stage.delta, look=look)
     found = takeover.renewed(Threshold(**state.threshold) if state.threshold else None, now)
     return replace(state, tau=found.tau, threshold=dataclasses.asdict(found), looks=look)

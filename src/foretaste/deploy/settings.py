@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from foretaste.config import load_recipe
 from foretaste.deploy.kill import KILL_FILE
-from foretaste.deploy.stage_config import StageConfig
+from foretaste.deploy.stage_config import FIRST_LOOK, StageConfig
 from foretaste.errors import ConfigError
 
 
@@ -100,7 +100,7 @@ class TakeoverConfig:
     """Share of the live stage's requests on which both answer although one would do: the sample that tells how well the
     learner does. In shadow and canary both answer always."""
     newest: int = 5000
-    """Judged answers of the current checkpoint that the threshold is chosen from."""
+    """Judged answers of the current checkpoint that the threshold is chosen from, at least 150."""
     every_seconds: float = 5.0
     """How often threshold and stage are looked at."""
 
@@ -216,6 +216,11 @@ def check(config: DeployConfig) -> None:
     """Refuse values that cannot work, before anything is started."""
     if not 0 <= config.takeover.check_share <= 1:
         raise ConfigError(f"takeover.check_share = {config.takeover.check_share} cannot be used; accepted: 0 to 1")
+    if config.takeover.newest < FIRST_LOOK:
+        raise ConfigError(
+            f"takeover.newest = {config.takeover.newest} cannot be used: no threshold is chosen from fewer than "
+            f"{FIRST_LOOK} judged answers; accepted: {FIRST_LOOK} or more"
+        )
     positive = {
         "server.max_body_bytes": config.server.max_body_bytes,
         "server.requests_per_minute": config.server.requests_per_minute,

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from foretaste.errors import ConfigError
 
+FIRST_LOOK = 150
+"""Judged answers of a checkpoint before its first calibration (`takeover.look_due`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageConfig:

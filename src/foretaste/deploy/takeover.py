@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
+from foretaste.deploy.stage_config import FIRST_LOOK
 from foretaste.errors import ConfigError
 from foretaste.records import Action
 
@@ -26,9 +27,8 @@ STARTS = 3
 """Places along the sequence where testing may begin, each with an equal part of delta."""
 GROWTH = 1.12
 """Each candidate of the default grid serves about this many times the answers of the one before."""
-FIRST_LOOK = 150
-"""Answers of a checkpoint before its first calibration; every later one waits for half as many again."""
 LOOK_GROWTH = 1.5
+"""A calibration after the first waits for so many times the answers of the one before."""
 MOST_LOOKS = 3
 """Calibrations of one checkpoint without a threshold after which a newer one is worth more."""
 _MOST_FACTOR = 64.0
@@ -166,7 +166,10 @@ def renewed(before: Threshold | None, now: Threshold) -> Threshold:
 
 
 def look_due(judged: int, look: int) -> bool:
-    """Return whether a checkpoint with so many judged answers may be calibrated for the `look`-th time (from 1)."""
+    """Return whether a checkpoint with so many judged answers may be calibrated for the `look`-th time (from 1).
+
+    `judged` counts all of them, however few of the newest a threshold is then chosen from.
+    """
     return judged >= FIRST_LOOK * LOOK_GROWTH ** (look - 1)
 
 
