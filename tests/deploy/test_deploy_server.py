@@ -135,11 +135,35 @@ def test_what_the_learner_cannot_do_is_the_incumbents(kit: Any, incumbent: Any, 
         {"n": 2},
         {"response_format": {"type": "json_object"}},
         {"logprobs": True},
+        {"max_tokens": 0},
+        {"max_tokens": "5"},
+        {"max_completion_tokens": True},
+        {"stream": True, "stream_options": "x"},
     ]
     with kit.serve(kit.config_for(incumbent.url), tmp_path, ScriptedLearner(plus_one)) as running:
         promoted(running, kit)
-        assert [running.ask(5, **more).json()["model"] for more in unsupported] == ["big"] * 4
-        assert [row.reason for row in rows(running, requests)] == ["unsupported"] * 4
+        found = [running.ask(5, **more) for more in unsupported]
+        assert [one.status_code for one in found] == [200] * 8
+        assert ["big" in one.text for one in found] == [True] * 8
+        assert [row.reason for row in rows(running, requests)] == ["unsupported"] * 8
+
+
+def test_an_answer_longer_than_the_request_allows_is_not_given(kit: Any, incumbent: Any, tmp_path: Any) -> None:
+    def wordy(_: list[dict[str, Any]]) -> tuple[str, float]:
+        return "one two three", 0.9
+
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"max_tokens": 2}, "max_tokens"),
+        ({"max_tokens": 3}, ""),
+        ({"max_tokens": None, "max_completion_tokens": 2}, "max_tokens"),
+        ({"max_tokens": 9, "max_completion_tokens": 2}, "max_tokens"),
+        ({"temperature": 0.0, "top_p": 0.5, "seed": 1}, ""),
+    ]
+    with kit.serve(kit.config_for(incumbent.url), tmp_path, ScriptedLearner(wordy)) as running:
+        promoted(running, kit)
+        models = [running.ask(5, **more).json()["model"] for more, _ in cases]
+        assert models == ["big" if reason else "scripted" for _, reason in cases]
+        assert [row.reason for row in rows(running, requests)] == [reason for _, reason in cases]
 
 
 def test_a_sample_of_what_the_learner_serves_is_checked_by_the_incumbent(

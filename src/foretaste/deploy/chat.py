@@ -16,7 +16,7 @@ from foretaste.deploy import http, replies
 from foretaste.deploy.http import ClientGone, Receive, Refusal, Scope, Send
 from foretaste.deploy.learner import Learner, LearnerUnavailable, Messages
 from foretaste.deploy.records import Answer, Exchange, LearnerAnswer
-from foretaste.deploy.routing import Draws, draws, kept_back, plain_chat
+from foretaste.deploy.routing import Draws, draws, kept_back, most_tokens, plain_chat
 from foretaste.deploy.upstream import Reply, UpstreamError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ async def _route(
     if messages is None:
         exchange.reason = "unsupported"
         return await _incumbent(deployment, exchange, request, receive, send)
+    exchange.most_tokens = most_tokens(request)
     drawn = draws(exchange.id)
     exchange.reason = kept_back(
         state,
@@ -126,6 +127,8 @@ async def _ask(
         exchange.reason = "low_value"
     elif found.cut:
         exchange.reason = "cut"
+    elif exchange.most_tokens is not None and found.completion_tokens > exchange.most_tokens:
+        exchange.reason = "max_tokens"
     elif answer.harm >= config.harm.refuse_from:
         exchange.reason = "harm"
     elif deployment.killed:

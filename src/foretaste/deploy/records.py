@@ -67,6 +67,8 @@ class Exchange:
     status: int = 0
     seconds: float = 0.0
     answers: list[Answer] = field(default_factory=list)
+    most_tokens: int | None = None
+    """The request's own limit on the tokens of an answer; not written down."""
 
 
 class LateAnswer(NamedTuple):

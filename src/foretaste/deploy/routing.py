@@ -22,7 +22,13 @@ UNSUPPORTED = (
     "audio",
     "prediction",
 )
-"""Settings of a request that the learner cannot honour; such requests are the incumbent's."""
+"""Settings of a request that the learner cannot honour; such requests are the incumbent's.
+
+Temperature, top_p, seed and penalties are not among them, though they are not honoured: most clients send some, and the
+learner's answers are sampled as `learner.temperature` says, so that it can learn from them.
+"""
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""Limits on an answer's tokens; a longer answer of the learner is not given."""
 ROLES = ("system", "user", "assistant")
 
 
@@ -48,6 +54,8 @@ def plain_chat(request: dict[str, Any]) -> list[dict[str, Any]] | None:
     """Return the messages as {role, content} of plain text, or None if the learner cannot answer such a request."""
     if any(request.get(name) for name in UNSUPPORTED) or request.get("n", 1) not in (1, None):
         return None
+    if not isinstance(request.get("stream_options"), dict | None) or any(limit < 1 for limit in _limits(request)):
+        return None
     plain: list[dict[str, Any]] = []
     for message in request["messages"]:
         role, content = message.get("role"), message.get("content")
@@ -61,6 +69,17 @@ def plain_chat(request: dict[str, Any]) -> list[dict[str, Any]] | None:
             return None
         plain.append({"role": role, "content": content})
     return plain if plain and plain[-1]["role"] == "user" else None
+
+
+def most_tokens(request: dict[str, Any]) -> int | None:
+    """Return how many tokens the answer to a request may have; None if it sets no limit."""
+    return min(_limits(request), default=None)
+
+
+def _limits(request: dict[str, Any]) -> list[int]:
+    """Return the limits of a request; 0 stands for one that is no number of tokens."""
+    given = [request[name] for name in LIMITS if request.get(name) is not None]
+    return [one if isinstance(one, int) and not isinstance(one, bool) else 0 for one in given]
 
 
 def kept_back(state: State, *, killed: bool, checkpoint: str | None, share: float, tokens: int, healthy: bool) -> str:
