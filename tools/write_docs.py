@@ -11,12 +11,12 @@ import contextlib
 import dataclasses
 import inspect
 import io
-import itertools
 import os
 import re
 import sys
-import textwrap
 from pathlib import Path
+
+import docstring_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "foretaste"
@@ -77,18 +77,15 @@ def settings_page() -> str:
 
 def _settings(kind: type) -> str:
     """Return a table of a dataclass's fields: name, default, and the text that stands below each."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
-    said = {}
-    for field, below in itertools.pairwise([*body, ast.Pass()]):
-        if isinstance(field, ast.AnnAssign):
-            constant = below.value if isinstance(below, ast.Expr) else None
-            said[field.target.id] = " ".join(constant.value.split()) if isinstance(constant, ast.Constant) else ""
+    said = {
+        one.arg_name: " ".join(str(one.description).split()) for one in docstring_parser.parse_from_object(kind).params
+    }
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(kind):
         default = {None: "none", (): "[]"}.get(field.default, field.default)
         default = list(default) if isinstance(default, tuple) else default
         default = str(default).lower() if isinstance(default, bool) else default
-        rows.append(f"| `{field.name}` | `{default}` | {said[field.name].replace('|', chr(92) + '|')} |")
+        rows.append(f"| `{field.name}` | `{default}` | {said.get(field.name, '').replace('|', chr(92) + '|')} |")
     return "\n".join(rows)
 
 

@@ -31,6 +31,11 @@ class EpisodeEnd(StrEnum):
     ERROR = "error"
     """The environment or grader failed; the episode is data, left out of every loss and mean."""
 
+    @property
+    def cut(self) -> bool:
+        """Whether the task could have gone on: V of the last state stands for its future."""
+        return self in (EpisodeEnd.TRUNCATED, EpisodeEnd.STOPPED)
+
 
 class Message(NamedTuple):
     """One message of a chat: `role` is system, user or assistant."""

@@ -43,30 +43,36 @@ async def chat(deployment: Deployment, scope: Scope, receive: Receive, send: Sen
         raise Refusal(400, "no_messages", "`messages` must be a list of at least one message object.")
     identity = f"chatcmpl-{secrets.token_hex(12)}"
     exchange = Exchange(identity, key.id, body, deployment.state.stage, request.get("stream") is True)
+    plain: Messages | None = None
     try:
-        await _route(deployment, exchange, request, receive, send)
+        plain = plain_chat(request) if deployment.learner is not None else None
+        await _route(deployment, exchange, request, plain, receive, send)
     finally:
         exchange.seconds = time.perf_counter() - started
         deployment.metrics.chat(exchange.route, exchange.status, exchange.seconds)
         if deployment.writer.put(exchange):
-            _have_verified(deployment, exchange, request)
+            _have_verified(deployment, exchange, plain or [])
 
 
-def _have_verified(deployment: Deployment, exchange: Exchange, request: dict[str, Any]) -> None:
+def _have_verified(deployment: Deployment, exchange: Exchange, messages: Messages) -> None:
     """Have the verifier judge what the learner said, now that the user has been answered."""
     for answer in exchange.answers:
         if answer.learner is not None:
-            deployment.shadow.verify(exchange.id, plain_chat(request) or [], answer.learner.text)
+            deployment.shadow.verify(exchange.id, messages, answer.learner.text)
 
 
 async def _route(
-    deployment: Deployment, exchange: Exchange, request: dict[str, Any], receive: Receive, send: Send
+    deployment: Deployment,
+    exchange: Exchange,
+    request: dict[str, Any],
+    messages: Messages | None,
+    receive: Receive,
+    send: Send,
 ) -> None:
     learner, state = deployment.learner, deployment.state
     if learner is None:
         exchange.reason = "no_learner"
         return await _incumbent(deployment, exchange, request, receive, send)
-    messages = plain_chat(request)
     if messages is None:
         exchange.reason = "unsupported"
         return await _incumbent(deployment, exchange, request, receive, send)

@@ -29,6 +29,7 @@ from foretaste.deploy.people import PeopleQueue
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.shadow import Judges, Shadow
 from foretaste.deploy.state import State
+from foretaste.deploy.store import requests_seen
 from foretaste.deploy.upstream import Upstream
 from foretaste.deploy.writer import Writer
 from foretaste.errors import DeployError
@@ -87,6 +88,7 @@ class Deployment:
             flush_seconds=config.store.flush_seconds,
             compare=self.compare,
             judging=bool(self.learner or config.learner.checkpoint or self._script),
+            correct_from=config.takeover.correct_from,
         )
         self.shadow = Shadow(
             self.writer,
@@ -189,6 +191,11 @@ class Deployment:
                 self.engine, self.audit_key, kind, actor, changes, reason, decided_from=decided_from
             )
             return self.state
+
+    def requests_seen(self) -> int:
+        """Return how many requests were ever written down; blocks on the database."""
+        with reading(self.engine) as connection:
+            return requests_seen(connection)
 
     def record(self, kind: str, actor: str, payload: dict[str, Any]) -> None:
         """Write an audit entry that changes nothing; blocks on the database."""

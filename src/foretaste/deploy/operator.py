@@ -24,7 +24,7 @@ ACTIONS = ("hold", "release", "promote", "rollback", "kill")
 
 def act(deployment: Deployment, name: str, actor: str) -> State:
     """Do what a person asks for in a running server."""
-    changes, reason = changes_for(name, deployment.state, deployment.config, _seen(deployment.engine))
+    changes, reason = changes_for(name, deployment.state, deployment.config, deployment.requests_seen())
     return deployment.change(name, actor, changes, reason)
 
 

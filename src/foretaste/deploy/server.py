@@ -95,7 +95,6 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         await self.deployment.start(with_signal=self._with_signal)
-        self.deployment.writer.correct_from = self.deployment.config.takeover.correct_from
         training = Training(self.deployment)
         self.supervisor = Supervisor(self.deployment, asyncio.get_running_loop(), training)
         try:

@@ -168,7 +168,7 @@ class Supervisor:
         share = decided.stage.share
         if decided.kind == "rollback" or (decided.kind == "promote" and not present.held):
             # The state first: from then on nothing is served that the threshold was not chosen for.
-            changes = promotion.changes_of(present, decided, self._requests())
+            changes = promotion.changes_of(present, decided, self._deployment.requests_seen())
             self._change(decided.kind, changes, decided.reason, present)
             self._weights.follow(learner)
         elif share < present.share or (share > present.share and not present.held):
@@ -191,7 +191,7 @@ class Supervisor:
         if identity != present.checkpoint:
             self._change("candidate", promotion.NO_CANDIDATE, "its folder holds other weights", now)
             return
-        moved = promotion.changes_of(present, decided, self._requests())
+        moved = promotion.changes_of(present, decided, self._deployment.requests_seen())
         kept = {name: getattr(present, name) for name in ("tau", "threshold", "looks")}
         changes = {**promotion.NO_CANDIDATE, **kept, **moved}
         changes |= {"checkpoint": present.checkpoint, "checkpoint_path": present.checkpoint_path}
@@ -234,7 +234,3 @@ class Supervisor:
 
     def _held_against_old(self, tried: State, present: State) -> Finding:
         return OldItems.NOTHING if self._old is None else self._old.finding(tried.checkpoint or "", present.accepted)
-
-    def _requests(self) -> int:
-        with reading(self._deployment.engine) as connection:
-            return store.requests_seen(connection)

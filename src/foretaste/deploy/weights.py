@@ -20,7 +20,6 @@ from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.learner import Learner, LearnerUnavailable
 from foretaste.deploy.learner_client import ProcessLearner
-from foretaste.deploy.store import requests_seen
 from foretaste.deploy.tables import checkpoints
 
 logger = logging.getLogger(__name__)
@@ -76,7 +75,11 @@ class Weights:
             return
         taken = {"taken_up": newest.number}
         if present.stage != "shadow":
-            values = {"candidate": newest.id, "candidate_path": newest.path, "candidate_since": self._requests()}
+            values = {
+                "candidate": newest.id,
+                "candidate_path": newest.path,
+                "candidate_since": deployment.requests_seen(),
+            }
             changes = {**promotion.NO_CANDIDATE, **values, **taken}
             deployment.change("candidate", promotion.ACTOR, changes, "training made it", decided_from=present)
             return
@@ -85,7 +88,7 @@ class Weights:
         except (LearnerUnavailable, TimeoutError):
             self._unfit = newest.number
             raise
-        changes = promotion.fresh_checkpoint(identity, newest.path, self._requests()) | taken
+        changes = promotion.fresh_checkpoint(identity, newest.path, deployment.requests_seen()) | taken
         deployment.change("checkpoint", promotion.ACTOR, changes, "training made it", decided_from=present)
 
     def follow(self, learner: Learner) -> bool:
@@ -106,7 +109,7 @@ class Weights:
                 return False
             if identity == present.checkpoint:
                 return True
-        changes = promotion.fresh_checkpoint(identity, path, self._requests())
+        changes = promotion.fresh_checkpoint(identity, path, deployment.requests_seen())
         deployment.change("checkpoint", promotion.ACTOR, changes, "loaded", decided_from=present)
         return True
 
@@ -133,7 +136,3 @@ class Weights:
         if isinstance(deployment.learner, ProcessLearner):
             return ProcessLearner(deployment.config.learner, path)
         return deployment.scripted(path)
-
-    def _requests(self) -> int:
-        with reading(self._deployment.engine) as connection:
-            return requests_seen(connection)

@@ -49,18 +49,23 @@ class Writer:
     """Owns the only thread that writes exchanges and feedback."""
 
     def __init__(
-        self, engine: Engine, *, queue: int, flush_seconds: float, compare: Comparator | None, judging: bool
+        self,
+        engine: Engine,
+        *,
+        queue: int,
+        flush_seconds: float,
+        compare: Comparator | None,
+        judging: bool,
+        correct_from: float = 0.5,
     ) -> None:
-        """`judging` False (no learner) saves looking for answers to compare."""
+        """`judging` False (no learner): no answers are compared. Scores from `correct_from` on count as correct."""
         self.healthy = True
         """False while the last attempt to write has failed."""
         self.dropped = 0
         """Records that were left out because the queue was full or the database refused them for good."""
         self.written = 0
-        self.correct_from = 0.5
-        """`takeover.correct_from`: scores from here on count as correct."""
         self._engine, self._limit, self._flush = engine, queue, flush_seconds
-        self._compare, self._judging = compare, judging
+        self._compare, self._judging, self.correct_from = compare, judging, correct_from
         self._queue: deque[Item] = deque()
         self._wake = threading.Event()
         self._stopping = False

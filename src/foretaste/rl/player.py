@@ -172,7 +172,7 @@ class Player:
         """Return the record; call it once the episode is over."""
         if self.end is None:
             raise RuntimeError("the episode is not over")
-        cut = self.end in (EpisodeEnd.TRUNCATED, EpisodeEnd.STOPPED)
+        cut = self.end.cut
         return Episode(
             env=self.task.env,
             seed=self.task.seed,

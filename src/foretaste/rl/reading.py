@@ -13,12 +13,9 @@ import torch
 
 from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import ActorCritic, CriticInput, Evaluation, TokenSequence
-from foretaste.records import EpisodeEnd
 from foretaste.rl.batch import Batch, final_state_sequence, privileged_sequence
 from foretaste.rl.returns import Array
 from foretaste.rl.tasks import keyed_seed
-
-_CUT = (EpisodeEnd.TRUNCATED, EpisodeEnd.STOPPED)
 
 
 class Reader:
@@ -56,7 +53,7 @@ class Reader:
     def final_values(self, batch: Batch) -> Array:
         """Return V of the state after the last token under the critic of now, B; 0 where the task ended."""
         final_B = batch.final_value_B.copy()
-        cut = [b for b, episode in enumerate(batch.episodes) if episode.end in _CUT]
+        cut = [b for b, episode in enumerate(batch.episodes) if episode.end.cut]
         sequences = [
             final_state_sequence(batch.episodes[b], self._encode if self.privileged else lambda text: []) for b in cut
         ]
