@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from foretaste.config import TrainConfig
 from foretaste.envs.lock import random_success
 from foretaste.lab.methods import BASELINES, METHODS, base, method
-from foretaste.lab.results import Results, mean_area
+from foretaste.lab.results import Results, all_done, arms_of, mean_area
 from foretaste.lab.sequences import Bounds, median_of
 from foretaste.lab.study import Plan
 
@@ -102,26 +102,20 @@ def best_baseline(results: Results, cell: Cell) -> str | None:
     def rank(arm: str) -> tuple[float, float]:
         return _median(results, arm), -(mean_area(results, arm) or 0.0)
 
-    best = min(_baselines(results, cell), key=rank, default=None)
+    best = min(arms_of(results, BASELINES, cell.name), key=rank, default=None)
     return best and best.partition(" @ ")[0]
-
-
-def _baselines(results: Results, cell: Cell) -> list[str]:
-    """Return the arms of the baselines that were to run in a cell."""
-    return [arm for name in BASELINES if (arm := f"{name} @ {cell.name}") in results.arms]
 
 
 def ratio(results: Results, treatment: str, cell: Cell, seed: int) -> Bounds | None:
     """Return log(tokens of the best baseline / tokens of the treatment) in a cell; None if a job is missing.
 
-    The job of any baseline: one that failed might have been the best.
     Where neither got there nothing can be said: the bounds are infinite. The baseline is chosen after the fact, with
     the seeds that are compared, which favours it.
     """
     baseline = best_baseline(results, cell)
     ours = results.value(METRIC, f"{treatment} @ {cell.name}", seed)
     theirs = baseline and results.value(METRIC, f"{baseline} @ {cell.name}", seed)
-    if ours is None or not theirs or any(results.result(arm, seed) is None for arm in _baselines(results, cell)):
+    if ours is None or not theirs or not all_done(results, arms_of(results, BASELINES, cell.name), seed):
         return None
 
     def log(value: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from foretaste.config import TrainConfig
 from foretaste.lab.methods import BASELINES, method
 from foretaste.lab.places import PLACES, mean_differences, place_base, rows
-from foretaste.lab.results import Results, mean_area
+from foretaste.lab.results import Results, all_done, arms_of, mean_area
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
 
@@ -29,25 +29,21 @@ def _plan(tasks: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ..
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     """Return each seed's difference in area between the treatment and the best baseline, mean over the tasks.
 
-    A seed counts where every baseline gave a result: one that failed might have been the best.
+    A seed counts where every baseline gave a result.
     """
     tasks = [task for task in TASKS if f"{expectation.treatment} @ {task}" in results.arms]
     pairs = [(f"{expectation.treatment} @ {task}", f"{best_baseline(results, task)} @ {task}") for task in tasks]
-    candidates = [f"{name} @ {task}" for task in tasks for name in baselines(results, task)]
+    candidates = [arm for task in tasks for arm in arms_of(results, BASELINES, task)]
     found = mean_differences(results, "area", pairs)
-    return {seed: value for seed, value in found.items() if all(results.result(arm, seed) for arm in candidates)}
-
-
-def baselines(results: Results, task: str) -> list[str]:
-    """Return the baselines that were to run on a task."""
-    return [name for name in BASELINES if f"{name} @ {task}" in results.arms]
+    return {seed: value for seed, value in found.items() if all_done(results, candidates, seed)}
 
 
 def best_baseline(results: Results, task: str) -> str | None:
     """Return the baseline with the largest mean area on a task, over its results; None without any."""
-    areas = {name: mean_area(results, f"{name} @ {task}") for name in baselines(results, task)}
-    known = {name: area for name, area in areas.items() if area is not None}
-    return max(known, key=lambda name: known[name], default=None)
+    areas = {arm: mean_area(results, arm) for arm in arms_of(results, BASELINES, task)}
+    known = {arm: area for arm, area in areas.items() if area is not None}
+    best = max(known, key=lambda arm: known[arm], default=None)
+    return best and best.partition(" @ ")[0]
 
 
 STUDY = Study(

@@ -126,6 +126,16 @@ class Results:
         return f"{'' if middle.known else '>'}{middle.low:,.0f} ({reached}/{len(values)})"
 
 
+def arms_of(results: Results, names: Iterable[str], place: str) -> list[str]:
+    """Return the arms of those methods that were to run in a place: "method @ place"."""
+    return [arm for name in names if (arm := f"{name} @ {place}") in results.arms]
+
+
+def all_done(results: Results, arms: Iterable[str], seed: int) -> bool:
+    """Return whether every one of these arms gave a result: of candidates, one that failed might have been the best."""
+    return all(results.result(arm, seed) is not None for arm in arms)
+
+
 def mean_area(results: Results, arm: str) -> float | None:
     """Return the mean area over the seeds of an arm that gave a result; None without any."""
     return _mean([result["area"] for seed in results.seeds if (result := results.result(arm, seed))])
