@@ -62,6 +62,8 @@ class TextEnv(gymnasium.Env[str, str]):
     """Difficulties, easiest first."""
     registers: ClassVar[tuple[str, ...]] = ("plain",)
     """Wordings this environment can render."""
+    listed: ClassVar[bool] = False
+    """Items come from a list, so that draws repeat: a measurement asks each once."""
 
     def __init__(self, level: int | None = None) -> None:
         """`level` is the one used when `reset` names none; None: the easiest."""

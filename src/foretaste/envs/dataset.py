@@ -50,6 +50,7 @@ class Dataset(TextEnv):
     """
 
     name: ClassVar[str] = "dataset"
+    listed: ClassVar[bool] = True
     instructions: ClassVar[str] = "Answer the question. Reply with the answer and nothing else."
 
     def __init__(self, path: str | Path, level: int | None = None) -> None:

@@ -6,12 +6,14 @@ paired. Nothing here is ever trained on.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from foretaste.config import TrainConfig
-from foretaste.envs.dataset import Dataset
+from foretaste.envs.base import TextEnv
+from foretaste.envs.registry import identity_of
 from foretaste.ledger import Ledger
 from foretaste.models.sampler import Sampler
 from foretaste.records import Episode, to_json
@@ -19,14 +21,14 @@ from foretaste.rl.batch import without_values
 from foretaste.rl.diagnostics import calibration
 from foretaste.rl.rollout import Pool, rollout
 from foretaste.rl.sources import held_out_sources
-from foretaste.rl.tasks import Task, held_out_tasks
+from foretaste.rl.tasks import Task, practice_tasks
 from foretaste.statistics import exact_interval
 
 SHOWN_EPISODES = 12
 """Episodes of each full measurement kept in the ledger with text pieces, for the report's viewer."""
 
 DRAWS = 16
-"""Draws for each item that is wanted of a data set: after so many, what has not come up is not there."""
+"""Draws for each item that is wanted of a list: after so many, what has not come up is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +107,19 @@ def measure(
 
 
 def different_tasks(config: TrainConfig, pool: Pool, label: str, items: int) -> list[Task]:
-    """Return attempts at `items` held-out items, at fewer where a data set has no more: none is asked twice.
+    """Return attempts at `items` held-out items, at fewer where a list of items has no more: none is asked twice.
 
-    An interval over repeated questions would be too narrow. Other environments draw from so many items that theirs are
-    taken as they come.
+    An interval over repeated questions would be too narrow. Environments that make up their items (`TextEnv.listed`)
+    have so many that theirs are taken as they come.
     """
     tasks, seen = [], set()
-    for task in held_out_tasks(config, label, DRAWS * items):
+    for task in itertools.islice(practice_tasks(config, label), DRAWS * items):
         env = pool.of(task).instance().unwrapped
-        if isinstance(env, Dataset):
-            env.reset(seed=task.seed, options={"level": task.level})
-            if (question := (task.env, task.level, env.item.prompt)) in seen:
+        if isinstance(env, TextEnv) and env.listed:
+            shown, _ = env.reset(seed=task.seed, options={"level": task.level})
+            if (item := (task.env, task.level, identity_of(env) or shown)) in seen:
                 continue
-            seen.add(question)
+            seen.add(item)
         tasks.append(task)
         if len(tasks) == items:
             break

@@ -7,7 +7,8 @@ meets the same items as an uninterrupted one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,19 +65,18 @@ def training_tasks(
 
 
 def held_out_tasks(config: TrainConfig, label: str, items: int) -> list[Task]:
-    """Return attempts at the first `items` practice items, the same items at every call, source after source in turn.
+    """Return attempts at the first `items` practice items, the same items at every call."""
+    return list(itertools.islice(practice_tasks(config, label), items))
+
+
+def practice_tasks(config: TrainConfig, label: str) -> Iterator[Task]:
+    """Yield attempts at practice items without end, source after source in turn.
 
     They depend on no run seed, so that runs, and before and after, are compared on the same items.
     """
     sources = held_out_sources(config)
-    return [
-        task_of(
-            sources[index % len(sources)],
-            seed_for("practice", index),
-            keyed_seed(config.seed, "held out", label, index),
-        )
-        for index in range(items)
-    ]
+    for index, source in enumerate(itertools.cycle(sources)):
+        yield task_of(source, seed_for("practice", index), keyed_seed(config.seed, "held out", label, index))
 
 
 def demonstration_tasks(config: TrainConfig) -> list[Task]:
