@@ -31,7 +31,7 @@ from foretaste.statistics import exact_interval
 RESULTS = Path(__file__).with_name("learning.json")
 FOLDER = peers.ROOT / "build" / "learning"
 EXAMPLES = """examples:
-  python -m benchmarks.learning                                  # everything: 4 arms, 3 seeds, 3 learning rates
+  python -m benchmarks.learning                                  # everything: 5 arms, 3 seeds, 3 learning rates
   python -m benchmarks.learning --rates 1e-4                     # without looking for learning rates
   python -m benchmarks.learning --arms auto trl --seeds 0        # two runs (after those that choose their rates)
   python -m benchmarks.learning --tokens 2000 --items 16 --rates 1e-4 --seeds 0 --output /tmp/look.json

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-ARMS = ("auto", "grpo", "leave-one-out", "trl")
+ARMS = ("auto", "success-replay", "grpo", "leave-one-out", "trl")
 TURNS = 6
 """Cues of an episode; a closing reply follows."""
 OPTIONS = f"horizon={TURNS}&choices=4&critical=3&accepted=2&cues=4&visibility=at+once"
@@ -23,7 +23,7 @@ CONTEXT = 256
 EPISODES = 32
 """Sampled between two rounds of learning, by every arm."""
 GROUP = 8
-"""Attempts at an item, for the arms that compare attempts. `auto` plays each item once."""
+"""Attempts at an item, for the arms that compare attempts. `auto` and success replay play each item once."""
 RATE_SEED = 100
 """Of the runs that learning rates are chosen on: other rules and other items than those of the comparison."""
 

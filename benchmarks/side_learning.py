@@ -15,7 +15,16 @@ from benchmarks.learning_plan import CHAT_TEMPLATE, CONTEXT, EPISODES, GROUP, NE
 from benchmarks.learning_task import config_of
 from benchmarks.protocol import Line, peak_bytes
 from foretaste.api import summary_of
-from foretaste.config import AlgorithmConfig, HeldOutConfig, ImitateConfig, ModelConfig, SamplingConfig, TrainConfig
+from foretaste.config import (
+    AlgorithmConfig,
+    HeldOutConfig,
+    ImitateConfig,
+    ModelConfig,
+    ReplayConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from foretaste.lab.methods import METHODS
 from foretaste.ledger import Ledger
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic
@@ -30,10 +39,12 @@ from foretaste.rl.train import train
 from foretaste.rl.update import Updater
 
 ALGORITHMS = {
-    "auto": AlgorithmConfig(name="auto"),
-    "grpo": AlgorithmConfig(name="grpo", group_size=GROUP),
-    "leave-one-out": AlgorithmConfig(name="reinforce", group_size=GROUP),
+    "auto": (AlgorithmConfig(name="auto"), ReplayConfig()),
+    "success-replay": (AlgorithmConfig(name="reinforce"), ReplayConfig(**METHODS["success-replay"]["replay"])),
+    "grpo": (AlgorithmConfig(name="grpo", group_size=GROUP), ReplayConfig()),
+    "leave-one-out": (AlgorithmConfig(name="reinforce", group_size=GROUP), ReplayConfig()),
 }
+"""Success replay, the control without a critic, has the replay settings of the studies; all else are defaults."""
 DEMONSTRATIONS = 192
 WARM_RATE = 1e-4
 """Learning rate of the warm start."""
@@ -58,11 +69,13 @@ class Told(Silent):
 
 def config(job: dict[str, Any]) -> TrainConfig:
     """Return the settings of a run: foretaste's defaults, but for what the comparison fixes."""
+    algorithm, replay = ALGORITHMS[job.get("arm", "auto")]
     return dataclasses.replace(
         config_of(job["seed"]),
         model=ModelConfig(name=job["model"], device="cpu", dtype="bfloat16"),
         sampling=SamplingConfig(max_new_tokens=NEW_TOKENS, max_context=CONTEXT),
-        algorithm=dataclasses.replace(ALGORITHMS[job.get("arm", "auto")], learning_rate=job.get("rate", 1e-4)),
+        algorithm=dataclasses.replace(algorithm, learning_rate=job.get("rate", 1e-4)),
+        replay=replay,
         held_out=HeldOutConfig(items=1),  # the exam is another job, the same for all arms
         token_budget=job.get("tokens"),
         steps=1_000_000,
