@@ -221,7 +221,7 @@ def test_every_arm_tries_every_rate_with_half_the_budget(tmp_path: Path, monkeyp
     ]
     assert written["learning_rates"] == dict.fromkeys(arms, 3e-5)
     assert {one["rate"] for one in written["results"]} == {3e-5}
-    assert len(written["tries"]) == 8
+    assert len(written["tries"]) == 2 * len(arms)
 
 
 def test_a_side_that_dies_is_named_and_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
