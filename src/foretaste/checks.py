@@ -94,6 +94,7 @@ RANGES: dict[str, Range] = {
     "held_out.every": _at_least(0),
     "held_out.curve_items": _at_least(1),
     "held_out.enough": _UNIT,
+    "held_out.seed": _at_least(0),
 }
 """The accepted range of every number in a `TrainConfig`, by its path."""
 

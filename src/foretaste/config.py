@@ -244,6 +244,8 @@ class HeldOutConfig:
     enough: float = 0.0
     """Share of items solved in full at which training ends, once two points of the curve in a row have reached it; 0:
     it never does. Without a curve (`every` = 0) there is nothing to end it."""
+    seed: int = 0
+    """Which items: runs with the same number are measured on the same ones, whatever their own seed."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingConfig, TrainConfig
+from foretaste.config import AlgorithmConfig, EnvConfig, HeldOutConfig, ModelConfig, SamplingConfig, TrainConfig
 from foretaste.envs.base import TextEnv
+from foretaste.envs.seeds import seed_for, split_of
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
 from foretaste.records import Action, EpisodeEnd
@@ -273,6 +274,18 @@ def test_training_and_held_out_items_never_meet_and_steps_do_not_repeat():
     assert len(training) == 32
     assert not training & {task.seed for task in held_out_tasks(config, "before", 200)}
     assert [t.seed for t in held_out_tasks(config, "before", 9)] == [t.seed for t in held_out_tasks(config, "after", 9)]
+
+
+def test_which_items_are_held_out_is_said_by_their_own_seed_and_not_by_the_run_s():
+    def items(seed: int, held_out: int) -> set[int]:
+        config = TrainConfig(env=EnvConfig(id="guess"), seed=seed, held_out=HeldOutConfig(seed=held_out))
+        return {task.seed for task in held_out_tasks(config, "before", 50)}
+
+    assert items(1, 0) == items(2, 0) == {seed_for("practice", index) for index in range(50)}
+    assert items(1, 5) == items(2, 5)
+    assert not items(1, 5) & items(1, 0)
+    assert not items(1, 5) & items(1, 6)
+    assert {split_of(seed) for seed in items(1, 5)} == {"practice"}
 
 
 def test_a_group_shares_its_item_and_not_its_sampling():

@@ -42,7 +42,7 @@ class ThinkArguments:
     items: int = 50
     """Held-out items, the same for every method."""
     seed: int = 0
-    """Seed of the attempts."""
+    """Seed of which items and of the attempts."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     json: bool = False

@@ -33,8 +33,8 @@
   `module:function(arguments, context) -> dict` of yours: inference, exams, frozen policies.
 - An effect that is no paired difference of one metric: give the study `effects(results, expectation)`; a table or a
   chart of its own: `rows(results)`, `picture(results)`.
-- Held-out items do not depend on the run's seed, so an interval over seeds is one over training, not over items; the
-  page says so. Where your work draws items of its own for every seed, give the study `own_items=True`.
+- All arms of a seed are measured on the same held-out items, and every seed on its own (`held_out.seed`, which the
+  plan sets): an interval over seeds is one over training and items. Work of your own that draws items: by that number.
 - How many seeds an interval needs, and what may be looked at when: the table in `sequences.py`.
 - A study file states its expectation before its first run. Changing it later makes a new registration, and results that
   were there before make its verdict exploratory: choose fresh seeds.

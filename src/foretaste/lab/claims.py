@@ -80,8 +80,8 @@ def claims_page(rows: Sequence[tuple[Study, Verdict | None]], link: str) -> str:
         "",
         "Each claim of our sources, the study that tests it, and what came out. Made by `foretaste lab claims` from",
         "the verdicts; negative and undecided ones stay. *exploratory*: results were there before the expectation was.",
-        "An interval is over seeds of training. Studies that train examine all seeds on the same held-out items, so",
-        "what other items would give is not in it; their pages say so.",
+        "An interval is over seeds, of training and of held-out items. Studies that ran before every seed had items of",
+        "its own examined all seeds on the same ones, so what other items would give is not in it; their pages say so.",
         "",
     ]
     table = [_claim_row(study, verdict) for study, verdict in rows]

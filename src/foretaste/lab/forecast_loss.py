@@ -281,7 +281,6 @@ STUDY = Study(
     effects=effects,
     rows=rows,
     picture=picture,
-    own_items=True,
     notes=(
         "Error: |forecast - made| / made, mean over seeds, each with weights and demonstrations of its own.",
         "Loss is that of whole demonstrations, the environment's words included, on fresh items of the same kind.",

@@ -155,7 +155,6 @@ STUDY = Study(
     quick=_plan((1, 2), 12_000, 150, 4),
     full=_plan((1, 2, 3, 4, 5, 6), 60_000, 300, 15),
     rows=means,
-    own_items=True,
     notes=(
         "Both arms begin with the same imitation of 1,024 repairs; the untrained one goes no further. The programs "
         "they are then given are fresh: no seed shares them, and nobody trained on them.",

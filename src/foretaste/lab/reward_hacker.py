@@ -77,7 +77,6 @@ STUDY = Study(
     quick=_plan(10, 1),
     full=_plan(40, 1),
     rows=means,
-    own_items=True,
     notes=(
         "A simulation: 200 items, 400 changes, each altering 5% of the answers; the true effect of a change has a "
         "standard deviation of .002. No model is asked.",

@@ -164,7 +164,7 @@ def judge_study(
         },
         own_budgets=plan.own_budgets,
         picture=study.picture(results).to_json() if study.picture else None,
-        own_items=study.own_items,
+        own_items=True,
     )
 
 

@@ -29,7 +29,6 @@ STUDY = Study(
     quick=_plan(2, 512, 60, 3),
     full=_plan(6, 1024, 150, 8),
     rows=means,
-    own_items=True,
     notes=(
         "The gap is success in plain words minus the mean over the held-out families distractor, language and layout.",
         "Learning is imitation alone; the items are fresh, their vocabulary is that of the demonstrations.",

@@ -28,7 +28,6 @@ STUDY = Study(
     quick=_plan(2, 256, 60, 3),
     full=_plan(6, 512, 150, 10),
     rows=means,
-    own_items=True,
     notes=(
         "Kinds are families of wordings of one task; whether the same holds across tasks is not tested here.",
         "Learning is imitation alone, on fresh items; both students are the same tiny decoder.",

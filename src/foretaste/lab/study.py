@@ -111,14 +111,19 @@ class Plan:
     """A job ends here even if its budget is not used up, as when a policy answers with nothing."""
 
     def jobs(self) -> list[Job]:
-        """Return every job, seed by seed, so that all arms of a seed are done before the next begins."""
+        """Return every job, seed by seed, so that all arms of a seed are done before the next begins.
+
+        All arms of a seed are measured on the same held-out items, and each seed on items of its own: an interval over
+        seeds is one over training and over items.
+        """
         return [self._job(name, arm, seed) for seed in self.seeds for name, arm in self.arms.items()]
 
     def _job(self, name: str, given: TrainConfig | Callable[[int], TrainConfig] | Arm, seed: int) -> Job:
         arm = given if isinstance(given, Arm) else Arm(given)
         config = arm.config if isinstance(arm.config, TrainConfig) else arm.config(seed)
         budget = arm.token_budget or self.token_budget
-        config = dataclasses.replace(config, seed=seed, token_budget=budget, steps=self.max_steps)
+        held_out = dataclasses.replace(config.held_out, seed=seed)
+        config = dataclasses.replace(config, seed=seed, token_budget=budget, steps=self.max_steps, held_out=held_out)
         return Job(name, seed, arm.work, {"config": to_dict(config), "options": arm.options})
 
     @property
@@ -146,9 +151,6 @@ class Study:
     """The table of the page; without it, one row an arm."""
     picture: Callable[[Results], Picture] | None = None
     """The chart of the page; without it, the learning curves of every arm and seed."""
-    own_items: bool = False
-    """Every seed is examined on items of its own, or on none. Else, as after training, all are examined at the same
-    held-out item seeds, and the page says what its intervals leave out."""
     notes: tuple[str, ...] = ()
     """What a reader must know to interpret the result."""
     internal: bool = False

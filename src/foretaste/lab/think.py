@@ -32,7 +32,8 @@ def train_and_think(arguments: dict[str, Any], context: Context) -> dict[str, An
     for number, name in enumerate(METHODS):
         context.report(number / len(METHODS), f"think: {name}")
         budget = Budget(n=options["n"])
-        found = think(model, config.env, config.sampling, method=name, items=options["items"], budget=budget)
+        given = {"items": options["items"], "budget": budget, "seed": config.held_out.seed}
+        found = think(model, config.env, config.sampling, method=name, **given)
         interval = found.interval
         result[f"solved:{name}"] = interval.mean if interval else None
         result[f"tokens:{name}"] = found.tokens_per_item

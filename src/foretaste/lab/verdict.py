@@ -100,7 +100,8 @@ class Verdict:
     picture: dict[str, Any] | None = None
     """The page's chart where it is not that of the curves: `charts.Picture` as plain values."""
     own_items: bool = False
-    """Whether every seed was examined on items of its own, or on none; else all share the held-out items."""
+    """Whether every seed was examined on items of its own, or on none; in verdicts of earlier studies that train, all
+    seeds share the held-out items."""
 
     @property
     def headline(self) -> Judged:

@@ -72,11 +72,13 @@ def held_out_tasks(config: TrainConfig, label: str, items: int) -> list[Task]:
 def practice_tasks(config: TrainConfig, label: str) -> Iterator[Task]:
     """Yield attempts at practice items without end, source after source in turn.
 
-    They depend on no run seed, so that runs, and before and after, are compared on the same items.
+    They depend on `held_out.seed` and not on the run's, so that runs, and before and after, are compared on the same.
     """
-    sources = held_out_sources(config)
+    sources, drawn = held_out_sources(config), config.held_out.seed
+    secret = f"held out {drawn}" if drawn else ""
     for index, source in enumerate(itertools.cycle(sources)):
-        yield task_of(source, seed_for("practice", index), keyed_seed(config.seed, "held out", label, index))
+        seed = seed_for("practice", index, secret=secret)
+        yield task_of(source, seed, keyed_seed(config.seed, "held out", label, index))
 
 
 def demonstration_tasks(config: TrainConfig) -> list[Task]:

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import gymnasium
 import numpy as np
 
-from foretaste.config import EnvConfig, SamplingConfig, TrainConfig
+from foretaste.config import EnvConfig, HeldOutConfig, SamplingConfig, TrainConfig
 from foretaste.errors import ConfigError, ModelError, unknown
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
@@ -109,7 +109,7 @@ def think(
     seed: int = 0,
     env_class: Callable[[], gymnasium.Env[Any, Any]] | None = None,
 ) -> Thinking:
-    """Try `items` held-out items with a method; the same items and attempts for every method of one seed.
+    """Try `items` held-out items with a method; which items, and the attempts, depend on the seed alone.
 
     Raises: ConfigError for an unknown method or budget; ModelError where V is needed and cannot be used: a checkpoint
     without a trained critic, or one with a privileged critic.
@@ -118,7 +118,7 @@ def think(
     check_method(actor_critic, method, budget)
     sampler = Sampler(actor_critic, sampling)
     pool = EnvPool(env, env_class)
-    config = TrainConfig(env=env, seed=seed)
+    config = TrainConfig(env=env, seed=seed, held_out=HeldOutConfig(seed=seed))
     tasks = [dataclasses.replace(task, sample_seed=0) for task in different_tasks(config, pool, "think", items)]
     attempt = _Attempts(sampler, pool, seed)
     if method == "beam":
