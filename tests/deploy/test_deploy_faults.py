@@ -115,7 +115,7 @@ def test_the_kill_switch_takes_the_learner_out_and_a_person_lets_it_in(
     with kit.serve(kit.config_for(incumbent.url), tmp_path, learner) as found:
         deployment = found.deployment
         kit.wait_for(lambda: deployment.state.checkpoint)
-        live = {"stage": "live", "share": 1.0, "tau": 0.5, "held": True, "looks": 50}
+        live = {"stage": "live", "share": 1.0, "tau": 0.5, "held": True, "looked": 10**9}
         deployment.change("test", "person:test", live, "for a test")
         assert found.ask(1).json()["model"] == "scripted"
         (tmp_path / "KILL").touch()
@@ -163,7 +163,7 @@ def test_while_the_store_fails_users_are_answered_and_nothing_is_acknowledged(
     with kit.serve(config, tmp_path, ScriptedLearner(kit.echo)) as found:
         deployment = found.deployment
         kit.wait_for(lambda: deployment.state.checkpoint)
-        live = {"stage": "live", "share": 1.0, "tau": 0.5, "held": True, "looks": 50}
+        live = {"stage": "live", "share": 1.0, "tau": 0.5, "held": True, "looked": 10**9}
         deployment.change("test", "person:test", live, "for a test")
         before = found.ask(1).json()["id"]
         found.flush()

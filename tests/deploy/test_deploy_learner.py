@@ -76,7 +76,7 @@ def test_a_prompt_without_room_is_refused_alone(running: Any, kit: Any) -> None:
 
 def test_new_weights_take_over_without_a_gap(running: Any, kit: Any, weights: list[Any]) -> None:
     deployment = running.deployment
-    live = {"stage": "canary", "share": 1.0, "tau": -1.0, "looks": 50, "held": True}
+    live = {"stage": "canary", "share": 1.0, "tau": -1.0, "looked": 10**9, "held": True}
     deployment.change("test", "person:test", live, "for a test")
     name = f"foretaste-{weights[0].id[:12]}"
     kit.wait_for(lambda: running.ask(1).json()["model"] in (name, "big"))
@@ -109,7 +109,7 @@ def test_new_weights_take_over_without_a_gap(running: Any, kit: Any, weights: li
 
 def test_beside_a_canary_new_weights_are_tried_in_a_second_process(running: Any, kit: Any, weights: list[Any]) -> None:
     deployment = running.deployment
-    canary = {"stage": "canary", "share": 0.2, "tau": 2.0, "looks": 50, "held": True}
+    canary = {"stage": "canary", "share": 0.2, "tau": 2.0, "looked": 10**9, "held": True}
     deployment.change("test", "person:test", canary, "for a test")
     serving = deployment.state.checkpoint
     with Offline.open(deployment.folder / "deploy.toml") as offline:

@@ -19,7 +19,8 @@ from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.records import Answer, Exchange, LearnerAnswer
 from foretaste.deploy.settings import DeployConfig, ExamConfig, OldTasksConfig, StoreConfig, TakeoverConfig
 from foretaste.deploy.stage_config import FIRST_LOOK, StageConfig
-from foretaste.deploy.store import write_exchanges
+from foretaste.deploy.store import number_judged, write_exchanges
+from foretaste.deploy.tables import answers
 from foretaste.errors import DeployError
 
 STAGES = StageConfig(
@@ -129,6 +130,7 @@ def test_calibration_goes_on_when_more_was_judged_than_it_chooses_from(tmp_path:
             found.append(one)
         with writing(engine) as connection:
             write_exchanges(connection, found)
+            number_judged(connection, [one.id for one in found])
 
     present = state.State(checkpoint="weights")
     judged(0, FIRST_LOOK - 1, 1.0)
@@ -144,6 +146,15 @@ def test_calibration_goes_on_when_more_was_judged_than_it_chooses_from(tmp_path:
     assert (second.tau, second.looks) == (None, 2)
     assert second.threshold is not None
     assert second.threshold["n"] == FIRST_LOOK  # the newest: all wrong
+    with writing(engine) as connection:  # all but one of the answers are older than what is kept
+        connection.execute(answers.delete().where(answers.c.judged < 2 * FIRST_LOOK))
+    judged(2 * FIRST_LOOK, FIRST_LOOK - 2, 1.0)
+    assert promotion.calibrated(deployment, second) is None
+    judged(3 * FIRST_LOOK - 2, 1, 1.0)
+    third = promotion.calibrated(deployment, second)
+    assert third is not None
+    assert (third.looks, third.looked) == (3, 3 * FIRST_LOOK - 1)
+    assert promotion.calibrated(deployment, third) is None
     engine.dispose()
 
 

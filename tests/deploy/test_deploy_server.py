@@ -32,7 +32,7 @@ def promoted(running: Any, kit: Any, **changes: Any) -> None:
     """Put the deployment into a stage, as a person may."""
     deployment = running.deployment
     kit.wait_for(lambda: deployment.state.checkpoint or "checkpoint" in changes)
-    defaults = {"stage": "live", "share": 1.0, "tau": 0.5, "held": True, "looks": 50}
+    defaults = {"stage": "live", "share": 1.0, "tau": 0.5, "held": True, "looked": 10**9}
     deployment.change("test", "person:test", {**defaults, **changes}, "for a test")
 
 

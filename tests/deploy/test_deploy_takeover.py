@@ -187,9 +187,23 @@ def test_a_calibration_belongs_to_one_checkpoint_and_looks_share_delta() -> None
     assert sum(1 / (k * (k + 1)) for k in range(1, 10_000)) < 1
     with pytest.raises(ConfigError, match="accepted: 1"):
         calibrate(good, "new", alpha=0.05, delta=0.05, look=0)
-    assert not look_due(FIRST_LOOK - 1, 1)
-    assert look_due(FIRST_LOOK, 1)
-    assert not look_due(FIRST_LOOK, 2)
+
+
+def test_a_calibration_waits_for_half_as_many_again_and_goes_on_where_old_answers_are_deleted() -> None:
+    assert not look_due(FIRST_LOOK - 1, FIRST_LOOK - 1)
+    assert look_due(FIRST_LOOK, FIRST_LOOK)
+    assert not look_due(FIRST_LOOK, 0)
+
+    def looks(kept: int | None) -> list[int]:
+        """Return after which of 3,000 judged answers a look was due, where only the newest are kept."""
+        found: list[int] = []
+        for count in range(1, 3_001):
+            if look_due(min(count, kept or count), count - (found[-1] if found else 0)):
+                found.append(count)
+        return found
+
+    assert looks(None) == [150, 225, 338, 507, 761, 1142, 1713, 2570]
+    assert looks(600) == [150, 225, 338, 507, *range(707, 3_001, 200)]
 
 
 def test_a_threshold_stays_until_answers_speak_against_it() -> None:

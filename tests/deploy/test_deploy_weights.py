@@ -168,7 +168,7 @@ def canary_of_b(found: Bench) -> None:
     found.publish("B")
     found.look()
     assert (found.learner.checkpoint, found.state.checkpoint) == ("B", "B")
-    found.person(stage="canary", share=0.05, tau=0.5, looks=50)
+    found.person(stage="canary", share=0.05, tau=0.5, looked=10**9)
 
 
 def test_a_persons_rollback_loads_the_accepted_weights(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_folder_that_holds_other_weights_by_now_begins_in_shadow(tmp_path: Pat
 def live_with_candidate(found: Bench) -> None:
     """A live, B beside it."""
     found.look()
-    found.person(stage="live", share=1.0, tau=0.5, looks=50, accepted="A", accepted_path="A", held=True)
+    found.person(stage="live", share=1.0, tau=0.5, looked=10**9, accepted="A", accepted_path="A", held=True)
     found.publish("B")
     found.look()
     assert (found.state.candidate, found.deployment.candidate.checkpoint) == ("B", "B")
@@ -355,7 +355,7 @@ def test_the_accepted_versions_answers_to_old_items_outlive_a_restart(tmp_path: 
     config = with_old_items(tmp_path)
     with bench(tmp_path, config=config) as found:
         found.look_until_answered()
-        found.person(stage="live", share=1.0, tau=0.5, looks=50, accepted="A", accepted_path="A", held=True)
+        found.person(stage="live", share=1.0, tau=0.5, looked=10**9, accepted="A", accepted_path="A", held=True)
     with bench(tmp_path, config=config) as found:
         found.learner.function = lambda _: ("no", 0.9)  # what comes next has forgotten everything
         found.publish("B")
@@ -454,7 +454,7 @@ def test_what_a_person_does_holds_against_a_decision_that_was_made_before(
 def test_in_live_the_share_follows_the_ceiling_down_and_up_unless_it_is_held(tmp_path: Path) -> None:
     with bench(tmp_path) as found:
         found.look()
-        found.person(stage="live", share=1.0, tau=0.5, looks=50)
+        found.person(stage="live", share=1.0, tau=0.5, looked=10**9)
         shares: list[float] = []
         for changes in ({"share_ceiling": 0.2}, {"share_ceiling": 1.0, "held": True}, {"held": False}):
             found.person(**changes)

@@ -5,7 +5,7 @@ Plain queries, made by the supervisor's thread and the admin page. Next: `superv
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -39,9 +39,22 @@ def judged_answers(
     return rows[::-1]
 
 
-def judged_count(connection: Connection, checkpoint: str, *, fresh_from: int) -> int:
-    """Return how many answers `judged_answers` would return without a limit."""
-    return int(connection.scalar(_drawn(sa.select(sa.func.count()), checkpoint, fresh_from)) or 0)
+class JudgedCount(NamedTuple):
+    """How many answers `judged_answers` would return without a limit."""
+
+    kept: int
+    new: int
+    """Of those kept, how many were judged after a given judgement."""
+    last: int
+    """Number of the newest judgement; 0 where there is none."""
+
+
+def judged_count(connection: Connection, checkpoint: str, *, fresh_from: int, after: int) -> JudgedCount:
+    """Count a checkpoint's judged answers: all that are kept, and those judged after the judgement number `after`."""
+    since = sa.func.count().filter(answers.c.judged > after)
+    query = sa.select(sa.func.count(), since, sa.func.max(answers.c.judged))
+    counts = connection.execute(_drawn(query, checkpoint, fresh_from)).one()
+    return JudgedCount(*(int(count or 0) for count in counts))
 
 
 def _drawn(query: Any, checkpoint: str, fresh_from: int) -> Any:

@@ -22,6 +22,8 @@ from foretaste.deploy.state import State
 from foretaste.deploy.takeover import Threshold
 
 ACTOR = "stages"
+CALIBRATION = ("tau", "threshold", "looks", "looked")
+"""What a calibration changes in the state; a candidate has the same, without `tau`, which is in its threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,11 @@ def calibrated(deployment: Deployment, state: State) -> State | None:
     """Choose the threshold of the checkpoint in `state` anew if it is due; return the state with it, else None."""
     config, stage = deployment.config.takeover, deployment.config.stages
     assert state.checkpoint is not None
-    look = state.looks + 1
     with reading(deployment.engine) as connection:
-        count = store_evidence.judged_count(connection, state.checkpoint, fresh_from=state.fresh_from)
-        if not takeover.look_due(count, look):
+        count = store_evidence.judged_count(
+            connection, state.checkpoint, fresh_from=state.fresh_from, after=state.looked
+        )
+        if not takeover.look_due(count.kept, count.new):
             return None
         judged = store_evidence.judged_answers(
             connection,
@@ -56,9 +59,10 @@ def calibrated(deployment: Deployment, state: State) -> State | None:
             value=config.value,
             correct_from=config.correct_from,
         )
+    look = state.looks + 1
     now = takeover.calibrate(judged, state.checkpoint, alpha=stage.alpha, delta=stage.delta, look=look)
     found = takeover.renewed(Threshold(**state.threshold) if state.threshold else None, now)
-    return replace(state, tau=found.tau, threshold=dataclasses.asdict(found), looks=look)
+    return replace(state, tau=found.tau, threshold=dataclasses.asdict(found), looks=look, looked=count.last)
 
 
 def decision(deployment: Deployment, state: State, old_tasks: Finding | None) -> Decision:
@@ -91,6 +95,7 @@ def as_candidate(state: State) -> State:
         checkpoint=state.candidate,
         checkpoint_path=state.candidate_path,
         looks=state.candidate_looks,
+        looked=state.candidate_looked,
         threshold=state.candidate_threshold,
         tau=None if state.candidate_threshold is None else state.candidate_threshold["tau"],
         fresh_from=max(state.fresh_from, 0),
@@ -129,6 +134,7 @@ def fresh_checkpoint(identity: str, path: str, seen: int) -> dict[str, Any]:
         "tau": None,
         "threshold": None,
         "looks": 0,
+        "looked": 0,
         **NO_CANDIDATE,
     }
 
@@ -138,5 +144,6 @@ NO_CANDIDATE: dict[str, Any] = {
     "candidate_path": None,
     "candidate_since": 0,
     "candidate_looks": 0,
+    "candidate_looked": 0,
     "candidate_threshold": None,
 }

@@ -52,6 +52,8 @@ class Slot:
     threshold: Threshold | None = None
     judged: list[Judged] = field(default_factory=list)
     looks: int = 0
+    looked: int = 0
+    """Judged answers there were at the last look."""
     gate: Finding | None = None
     requests: int = 0
     answered: int = 0
@@ -80,9 +82,9 @@ class Slot:
 
     def recalibrate(self, config: StageConfig) -> bool:
         """Choose the threshold anew if enough answers have come in since; return whether it was."""
-        if not look_due(len(self.judged), self.looks + 1):
+        if not look_due(len(self.judged), len(self.judged) - self.looked):
             return False
-        self.looks += 1
+        self.looks, self.looked = self.looks + 1, len(self.judged)
         found = calibrate(self.judged, self.checkpoint.id, alpha=config.alpha, delta=config.delta, look=self.looks)
         self.threshold = renewed(self.threshold, found)
         return True

@@ -43,6 +43,8 @@ class State:
     """What the last calibration found (`takeover.Threshold`); None: none yet."""
     looks: int = 0
     """Calibrations of the current checkpoint so far."""
+    looked: int = 0
+    """Number of the newest judgement that the last of them read; it waits for so many newer ones."""
     fresh_from: int = 0
     """Requests up to this number tell nothing about the present world: a breach came after them."""
     checkpoint: str | None = None
@@ -56,6 +58,7 @@ class State:
     candidate_path: str | None = None
     candidate_since: int = 0
     candidate_looks: int = 0
+    candidate_looked: int = 0
     candidate_threshold: dict[str, Any] | None = None
     taken_up: int = 0
     """Number of the newest checkpoint that was tried; what was left behind is not taken up again after a restart."""

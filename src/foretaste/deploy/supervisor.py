@@ -160,7 +160,7 @@ class Supervisor:
         deployment, present = self._deployment, self._deployment.state
         found = promotion.calibrated(deployment, present)
         if found is not None:
-            changes = {"tau": found.tau, "threshold": found.threshold, "looks": found.looks}
+            changes = {name: getattr(found, name) for name in promotion.CALIBRATION}
             present = self._change("calibrated", changes, str((found.threshold or {}).get("reason", "")), present)
         old = self._held_against_old(present, present) if present.stage == "shadow" else None
         decided = self._examined(promotion.decision(deployment, present, old), present)
@@ -179,7 +179,7 @@ class Supervisor:
         present = promotion.as_candidate(now)
         found = promotion.calibrated(deployment, present)
         if found is not None:
-            changes = {"candidate_threshold": found.threshold, "candidate_looks": found.looks}
+            changes = {f"candidate_{name}": getattr(found, name) for name in promotion.CALIBRATION if name != "tau"}
             now = self._change("candidate_calibrated", changes, str((found.threshold or {}).get("reason", "")), now)
             present = promotion.as_candidate(now)
         old = self._held_against_old(present, now)
@@ -192,7 +192,7 @@ class Supervisor:
             self._change("candidate", promotion.NO_CANDIDATE, "its folder holds other weights", now)
             return
         moved = promotion.changes_of(present, decided, self._deployment.requests_seen())
-        kept = {name: getattr(present, name) for name in ("tau", "threshold", "looks")}
+        kept = {name: getattr(present, name) for name in promotion.CALIBRATION}
         changes = {**promotion.NO_CANDIDATE, **kept, **moved}
         changes |= {"checkpoint": present.checkpoint, "checkpoint_path": present.checkpoint_path}
         self._change("promote", changes, decided.reason, now)

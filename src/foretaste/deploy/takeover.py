@@ -28,7 +28,7 @@ STARTS = 3
 GROWTH = 1.12
 """Each candidate of the default grid serves about this many times the answers of the one before."""
 LOOK_GROWTH = 1.5
-"""A calibration after the first waits for so many times the answers of the one before."""
+"""A calibration after the first waits until the answers kept are so many times those not judged since."""
 MOST_LOOKS = 3
 """Calibrations of one checkpoint without a threshold after which a newer one is worth more."""
 _MOST_FACTOR = 64.0
@@ -165,12 +165,13 @@ def renewed(before: Threshold | None, now: Threshold) -> Threshold:
     return before if stays and before is not None else now
 
 
-def look_due(judged: int, look: int) -> bool:
-    """Return whether a checkpoint with so many judged answers may be calibrated for the `look`-th time (from 1).
+def look_due(judged: int, new: int) -> bool:
+    """Return whether a checkpoint may be calibrated (again): `judged` answers are kept, `new` of them judged since.
 
-    `judged` counts all of them, however few of the newest a threshold is then chosen from.
+    `judged` counts all that are kept, however few of the newest a threshold is then chosen from. Where none is ever
+    deleted, each calibration has `LOOK_GROWTH` times the answers of the one before; where old ones are, they go on.
     """
-    return judged >= FIRST_LOOK * LOOK_GROWTH ** (look - 1)
+    return judged >= FIRST_LOOK and LOOK_GROWTH * new >= (LOOK_GROWTH - 1) * judged
 
 
 def promising(values: Sequence[float], correct: Sequence[bool], *, alpha: float) -> bool:
