@@ -73,7 +73,7 @@ RANGES: dict[str, Range] = {
     "replay.ratio_cap": _POSITIVE,
     "replay.policy_passes": _at_least(0),
     "replay.success_episodes": _at_least(0),
-    "replay.success_passes": _at_least(1),
+    "replay.success_passes": _at_least(0),
     "replay.actor_start_successes": _at_least(0),
     "gate.max_probability": Range(lambda value: 0 <= value < 1, "0 or more, below 1"),
     "gate.hopeful_share": _at_least(0),

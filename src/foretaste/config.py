@@ -175,8 +175,9 @@ class ReplayConfig:
     """Passes of the policy over the critic's episodes that imitate the actions after which V rose."""
     success_episodes: int = 0
     """Replayed successes that the policy also imitates in each step: the control without a critic."""
-    success_passes: int = 1
-    """Optimiser steps on replayed successes in each step, each on successes drawn anew; `auto` takes one beside V."""
+    success_passes: int = 0
+    """Optimiser steps on replayed successes in each step, each on successes drawn anew; 0: one, and eight of `auto`
+    while V does not lead (beside V it takes one)."""
     actor_start_successes: int = 0
     """Successful episodes that must have been seen before the actor moves."""
 

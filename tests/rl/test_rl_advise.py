@@ -6,7 +6,15 @@ import math
 import numpy as np
 import pytest
 
-from foretaste.config import AlgorithmConfig, EnvConfig, ImitateConfig, ModelConfig, SamplingConfig, TrainConfig
+from foretaste.config import (
+    AlgorithmConfig,
+    EnvConfig,
+    ImitateConfig,
+    ModelConfig,
+    ReplayConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from foretaste.ledger import Ledger
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.rl.adapt import Ranking
@@ -56,6 +64,8 @@ def test_auto_fills_only_what_was_left_open():
     assert (config.replay.critic_episodes, config.replay.actor_episodes) == (64, 32)
     given = dataclasses.replace(config, replay=dataclasses.replace(config.replay, critic_episodes=20))
     assert filled(given).replay.critic_episodes == 20
+    assert config.replay.success_passes == 8
+    assert filled(dataclasses.replace(config, replay=ReplayConfig(success_passes=2))).replay.success_passes == 2
     other = dataclasses.replace(SETTINGS, model=dataclasses.replace(SETTINGS.model, value_head="regression"))
     assert (filled(SETTINGS).replay.policy_passes, filled(other).replay.policy_passes) == (1, 0)
 

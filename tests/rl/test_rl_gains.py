@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -126,6 +127,11 @@ def test_training_with_gains_writes_their_loss_down_and_ends_when_it_is_good_eno
         metrics = ledger.records(made.run or "", "metrics")
     assert len(metrics) == 2  # without critical cues every answer is right: two good points, and it ends
     assert all("policy/gains_loss" in record.payload for record in metrics)
+    auto = replace(config.algorithm, name="auto")
+    made = train(replace(config, algorithm=auto, replay=ReplayConfig(success_passes=2), runs_folder=f"{tmp_path}/auto"))
+    with Ledger.open(f"{tmp_path}/auto") as ledger:
+        (before,) = ledger.records(made.run or "", "value_pretraining")
+    assert before.payload["policy/imitation_loss"] > 0  # successes of value pretraining are not left to later steps
 
 
 class Imitator:
@@ -163,3 +169,32 @@ def test_each_pass_over_successes_is_a_step_and_auto_takes_one_beside_v(
     metrics = learner._replay_successes(2)
     assert updater.imitated == [2] * steps
     assert metrics.get("policy/imitation_loss") == ({0: None, 1: 1.0, 3: 2.0}[steps])
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "successes", "steps"),
+    [
+        ("auto", "success replay", 4, 2 * 3),  # as two steps of 32 episodes would have taken, and no third of 16
+        ("auto", "success replay", 3, 0),
+        ("auto", "value", 4, 0),
+        ("auto", "leave-one-out", 4, 0),
+        ("reinforce", "success replay", 4, 0),
+    ],
+)
+def test_without_a_leading_v_auto_learns_at_once_from_what_was_played_for_the_probe(
+    tmp_path: Path, name: Any, method: Any, successes: int, steps: int
+) -> None:
+    config = TrainConfig(
+        algorithm=AlgorithmConfig(name=name),
+        replay=ReplayConfig(success_episodes=2, success_passes=3),
+        episodes_per_step=32,
+    )
+    replay, updater = Replay(tmp_path), Imitator()
+    turn = Turn("a", Action("x", (1,), (0.0,), (0.5,)), (1,), 0.0)
+    won = Episode("toy", 1, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, 1.0)
+    replay.add([won] * max(2, successes), 0)
+    learner = Learner(config, cast(Any, updater), replay, lambda step, advice: None)
+    learner.method, learner.successes = method, successes
+    metrics = learner._caught_up(80)
+    assert updater.imitated == [2] * steps
+    assert ("policy/imitation_loss" in metrics) == (steps > 0)

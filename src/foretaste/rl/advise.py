@@ -45,6 +45,8 @@ GROUP = 8
 RECHECK_STEPS = 5
 START = 4
 """Successes that the policy waits for where a recipe says nothing; fewer, imitated alone, are taken for the rule."""
+SUCCESS_PASSES = 8
+"""Steps on replayed successes where a recipe says nothing: as many as success replay has in the studies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def filled(config: TrainConfig) -> TrainConfig:
 
     The critic learns from four times the step's episodes (replayed ones included), the actor from the newest two
     steps; the policy also imitates what raised V (where V is a probability of success), and half a step's worth of
-    successes.
+    successes, `SUCCESS_PASSES` times while V does not lead.
     """
     given, new = config.replay, config.episodes_per_step
     replay: ReplayConfig = dataclasses.replace(
@@ -179,6 +181,7 @@ def filled(config: TrainConfig) -> TrainConfig:
         actor_episodes=given.actor_episodes or 2 * new,
         policy_passes=given.policy_passes or int(config.model.rates_success),
         success_episodes=given.success_episodes or max(1, new // 2),
+        success_passes=given.success_passes or SUCCESS_PASSES,
         actor_start_successes=given.actor_start_successes or START,
     )
     return dataclasses.replace(config, replay=replay)

@@ -87,7 +87,7 @@ class Learner:
         metrics = {"value/loss": loss, "train/sampled_tokens": float(batch.tokens)}
         if explained is not None:
             metrics["value/in_sample_explained_variance"] = explained
-        return metrics
+        return metrics | self._caught_up(len(batch.episodes))
 
     # A step ---------------------------------------------------------------------------------------
 
@@ -214,16 +214,27 @@ class Learner:
         returns = self.updater.replay_returns(passes, ratio_cap=replay.ratio_cap, fresh=len(newest))
         return passes, passes.fit(returns, passes=replay.critic_passes, warmup=self.updater.warmup(step))
 
-    def _replay_successes(self, step: int) -> dict[str, float]:
+    def _caught_up(self, episodes: int) -> dict[str, float]:
+        """Let `auto` learn, where V does not lead, what steps of as many episodes would have learned from successes.
+
+        They were played for the probe and for V while the policy stood still; success replay alone would have begun.
+        """
+        metrics: dict[str, float] = {}
+        if self.auto and self.method == "success replay" and self.successes >= self.config.replay.actor_start_successes:
+            for number in range(episodes // self.config.episodes_per_step):
+                metrics |= self._replay_successes(number + 1, "value pretraining")
+        return metrics
+
+    def _replay_successes(self, step: int, label: str = "successes") -> dict[str, float]:
         """Imitate successes drawn from the replay, if the recipe asks for it or `auto` takes successes for rare."""
         replay = self.config.replay
         if not replay.success_episodes or (self.auto and self.method == "leave-one-out"):
             return {}
-        rng = np.random.default_rng(keyed_seed(self.config.seed, "successes", step))
+        rng = np.random.default_rng(keyed_seed(self.config.seed, label, step))
         rate = self.updater.warmup(step) * self.config.algorithm.learning_rate
         alone = not self.auto or self.method == "success replay"
         losses: list[float] = []
-        for _ in range(replay.success_passes if alone else 1):
+        for _ in range(max(1, replay.success_passes) if alone else 1):
             won = self.replay.draw(
                 replay.success_episodes,
                 rng,
