@@ -26,6 +26,7 @@ from benchmarks.learning_plan import ARMS, RATE_SEED, Plan, Result, Unfair, best
 from benchmarks.peers import PeerMissing
 from benchmarks.table import NOT_MEASURED
 from foretaste.deploy.files import write_json
+from foretaste.lab.sequences import exactly, t_interval
 from foretaste.statistics import exact_interval
 
 RESULTS = Path(__file__).with_name("learning.json")
@@ -125,6 +126,23 @@ def show(console: Console, results: Sequence[Result], title: str) -> None:
     console.print(table)
 
 
+def differences(results: Sequence[Result]) -> list[str]:
+    """Return by how much the first arm ended above each other one, a line each: over the seeds that both have.
+
+    The mean of the paired differences with its t interval, so two seeds at least.
+    """
+    arms = list(dict.fromkeys(one.arm for one in results))
+    ends = {arm: {one.seed: mean(one.after) for one in results if one.arm == arm} for arm in arms}
+    lines = []
+    for other in arms[1:]:
+        pairs = [(end, ends[other].get(seed)) for seed, end in ends[arms[0]].items()]
+        found = [exactly(ours - theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+        if len(found) >= 2:
+            estimate, low, high = t_interval(found)
+            lines.append(f"{arms[0]} less {other}: {estimate:+.3f} [{low:+.3f}, {high:+.3f}], {len(found)} seeds")
+    return lines
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -189,6 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
         results,
         f"Success on {plan.items} held-out items, smollm2-135m, {plan.tokens:,} tokens ({chosen.output})",
     )
+    for line in differences(results):
+        console.print(line, highlight=False)
 
 
 if __name__ == "__main__":

@@ -253,6 +253,22 @@ def test_the_table_has_exact_intervals_and_no_figure_that_is_not_there() -> None
     assert lines[3][4] == "not measured"
 
 
+def test_arms_are_compared_seed_by_seed_with_an_interval() -> None:
+    ends = {"auto": (1.0, 0.75, 1.0), "trl": (0.25, 0.25, 0.0), "grpo": (0.5, 0.5)}
+    runs = [
+        result(arm, seed=seed, after=[1.0] * round(4 * end) + [0.0] * round(4 - 4 * end))
+        for arm, of_arm in ends.items()
+        for seed, end in enumerate(of_arm)
+    ]
+    told = part("learning").differences(runs)
+    # Differences .75, .5, 1: mean .75, standard error .25 / sqrt(3), times 4.303.
+    assert told == [
+        "auto less trl: +0.750 [+0.129, +1.371], 3 seeds",
+        "auto less grpo: +0.375 [-1.213, +1.963], 2 seeds",
+    ]
+    assert part("learning").differences(runs[:3]) == []
+
+
 def test_help_has_examples_and_wrong_arguments_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         part("learning").main(["--help"])
