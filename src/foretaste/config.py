@@ -176,8 +176,7 @@ class ReplayConfig:
     success_episodes: int = 0
     """Replayed successes that the policy also imitates in each step: the control without a critic."""
     success_passes: int = 0
-    """Optimiser steps on replayed successes in each step, each on successes drawn anew; 0: one, and eight of `auto`
-    while V does not lead (beside V it takes one)."""
+    """Optimiser steps on replayed successes in each step, each on successes drawn anew; 0: one, with `auto` eight."""
     actor_start_successes: int = 0
     """Successful episodes that must have been seen before the actor moves."""
 

@@ -152,11 +152,9 @@ class Imitator:
 
 @pytest.mark.parametrize(
     ("name", "method", "steps"),
-    [("reinforce", "value", 3), ("auto", "success replay", 3), ("auto", "value", 1), ("auto", "leave-one-out", 0)],
+    [("reinforce", "value", 3), ("auto", "success replay", 3), ("auto", "value", 3), ("auto", "leave-one-out", 0)],
 )
-def test_each_pass_over_successes_is_a_step_and_auto_takes_one_beside_v(
-    tmp_path: Path, name: Any, method: Any, steps: int
-) -> None:
+def test_each_pass_over_successes_is_a_step_beside_v_too(tmp_path: Path, name: Any, method: Any, steps: int) -> None:
     config = TrainConfig(
         algorithm=AlgorithmConfig(name=name), replay=ReplayConfig(success_episodes=2, success_passes=3)
     )
@@ -176,12 +174,12 @@ def test_each_pass_over_successes_is_a_step_and_auto_takes_one_beside_v(
     [
         ("auto", "success replay", 4, 2 * 3),  # as two steps of 32 episodes would have taken, and no third of 16
         ("auto", "success replay", 3, 0),
-        ("auto", "value", 4, 0),
+        ("auto", "value", 4, 2 * 3),
         ("auto", "leave-one-out", 4, 0),
         ("reinforce", "success replay", 4, 0),
     ],
 )
-def test_without_a_leading_v_auto_learns_at_once_from_what_was_played_for_the_probe(
+def test_auto_learns_at_once_from_what_was_played_for_the_probe(
     tmp_path: Path, name: Any, method: Any, successes: int, steps: int
 ) -> None:
     config = TrainConfig(

@@ -172,7 +172,7 @@ def filled(config: TrainConfig) -> TrainConfig:
 
     The critic learns from four times the step's episodes (replayed ones included), the actor from the newest two
     steps; the policy also imitates what raised V (where V is a probability of success), and half a step's worth of
-    successes, `SUCCESS_PASSES` times while V does not lead.
+    successes, `SUCCESS_PASSES` times.
     """
     given, new = config.replay, config.episodes_per_step
     replay: ReplayConfig = dataclasses.replace(

@@ -215,26 +215,25 @@ class Learner:
         return passes, passes.fit(returns, passes=replay.critic_passes, warmup=self.updater.warmup(step))
 
     def _caught_up(self, episodes: int) -> dict[str, float]:
-        """Let `auto` learn, where V does not lead, what steps of as many episodes would have learned from successes.
+        """Let `auto` learn from successes what steps of as many episodes would have learned.
 
         They were played for the probe and for V while the policy stood still; success replay alone would have begun.
         """
         metrics: dict[str, float] = {}
-        if self.auto and self.method == "success replay" and self.successes >= self.config.replay.actor_start_successes:
+        if self.auto and self.successes >= self.config.replay.actor_start_successes:
             for number in range(episodes // self.config.episodes_per_step):
                 metrics |= self._replay_successes(number + 1, "value pretraining")
         return metrics
 
     def _replay_successes(self, step: int, label: str = "successes") -> dict[str, float]:
-        """Imitate successes drawn from the replay, if the recipe asks for it or `auto` takes successes for rare."""
+        """Imitate successes drawn from the replay if the recipe asks for it; `auto` does so beside V and without it."""
         replay = self.config.replay
         if not replay.success_episodes or (self.auto and self.method == "leave-one-out"):
             return {}
         rng = np.random.default_rng(keyed_seed(self.config.seed, label, step))
         rate = self.updater.warmup(step) * self.config.algorithm.learning_rate
-        alone = not self.auto or self.method == "success replay"
         losses: list[float] = []
-        for _ in range(max(1, replay.success_passes) if alone else 1):
+        for _ in range(max(1, replay.success_passes)):
             won = self.replay.draw(
                 replay.success_episodes,
                 rng,
