@@ -8,6 +8,7 @@ Everything is under build/learning; a result that is there is not measured again
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -99,8 +100,11 @@ class Jobs:
 
 
 def _kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what is in a file, made and written if there is none."""
+    """Return what is in a file, made and written if there is none; by one command at a time, others wait for it."""
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, make())
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.is_file():
+                write_json(file, make())
     return json.loads(file.read_text(encoding="utf-8"))

@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,19 @@ def test_what_is_finished_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
     assert len(written["results"]) == 4
     done, _ = command(tmp_path, monkeypatch, *arguments, "--tokens", "200")  # another plan: nothing of the old fits
     assert [tokens for work, *_, tokens in done if work == "learn"] == [200, 200]
+
+
+def test_two_commands_that_want_the_same_measure_it_once(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def slowly() -> dict[str, Any]:
+        made.append(1)
+        time.sleep(0.3)
+        return {"n": len(made)}
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(part("learning_jobs")._kept, tmp_path / "a" / "one.json", slowly) for _ in range(2)]
+    assert [one.result() for one in both] == [{"n": 1}, {"n": 1}]
 
 
 def test_every_arm_tries_every_rate_with_half_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
