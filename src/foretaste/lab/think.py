@@ -96,11 +96,13 @@ STUDY = Study(
         Expectation("beam_over_baselines", "n=8", None, size=0.05, required=False),
         Expectation("restart_token_share", "n=8", None, size=0.8, direction="at_most", required=False),
     ),
-    quick=_plan({"n=8": (8, 40)}, (1, 2, 3, 4), 6_000, 5),
-    full=_plan({"n=4": (4, 100), "n=8": (8, 100)}, (1, 2, 3, 4, 5), 9_000, 15),
+    quick=_plan({"n=8": (8, 40)}, (1, 2, 3, 4), 4_000, 3),
+    full=_plan({"n=4": (4, 100), "n=8": (8, 100)}, (6, 7, 8, 9, 10), 5_000, 5),
     rows=rows,
     notes=(
         "On an interactive task the last answer says little, so a vote is a weak baseline there.",
         "The budget stops training half-way on purpose: a policy that always or never succeeds leaves nothing to pick.",
+        "Run before on other seeds with 9,000 tokens, where today's policy succeeds in .96 of single attempts: V's pick "
+        "+.008 [-.036, .052] over vote and likelihood, restarts solved .982 with 29 tokens an item (one attempt 20).",
     ),
 )
