@@ -102,7 +102,7 @@ STUDY = Study(
     notes=(
         "On an interactive task the last answer says little, so a vote is a weak baseline there.",
         "The budget stops training half-way on purpose: a policy that always or never succeeds leaves nothing to pick.",
-        "Run before on other seeds with 9,000 tokens, where today's policy succeeds in .96 of single attempts: V's pick "
-        "+.008 [-.036, .052] over vote and likelihood, restarts solved .982 with 29 tokens an item (one attempt 20).",
+        "Run before on other seeds with 9,000 tokens, where today's policy succeeds in .96 of single attempts: V's "
+        "pick +.008 [-.036, .052] over vote and likelihood, restarts solved .982 with 29 tokens each (one attempt 20).",
     ),
 )
