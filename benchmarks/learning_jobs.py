@@ -8,7 +8,6 @@ Everything is under build/learning; a result that is there is not measured again
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.learning_plan import Plan, Result
 from foretaste.deploy.files import write_json
+from foretaste.lab.jobs import alone
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -102,9 +102,7 @@ class Jobs:
 def _kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what is in a file, made and written if there is none; by one command at a time, others wait for it."""
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(file.with_suffix(".lock")):
             if not file.is_file():
                 write_json(file, make())
     return json.loads(file.read_text(encoding="utf-8"))

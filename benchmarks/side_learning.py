@@ -39,12 +39,13 @@ from foretaste.rl.train import train
 from foretaste.rl.update import Updater
 
 ALGORITHMS = {
-    "auto": (AlgorithmConfig(name="auto"), ReplayConfig()),
-    "success-replay": (AlgorithmConfig(name="reinforce"), ReplayConfig(**METHODS["success-replay"]["replay"])),
-    "grpo": (AlgorithmConfig(name="grpo", group_size=GROUP), ReplayConfig()),
-    "leave-one-out": (AlgorithmConfig(name="reinforce", group_size=GROUP), ReplayConfig()),
+    "auto": AlgorithmConfig(name="auto"),
+    "success-replay": AlgorithmConfig(name="reinforce"),
+    "grpo": AlgorithmConfig(name="grpo", group_size=GROUP),
+    "leave-one-out": AlgorithmConfig(name="reinforce", group_size=GROUP),
 }
-"""Success replay, the control without a critic, has the replay settings of the studies; all else are defaults."""
+REPLAYS = {"success-replay": ReplayConfig(**METHODS["success-replay"]["replay"])}
+"""Those of the studies, for the control without a critic; the other arms have the defaults."""
 DEMONSTRATIONS = 192
 WARM_RATE = 1e-4
 """Learning rate of the warm start."""
@@ -69,13 +70,13 @@ class Told(Silent):
 
 def config(job: dict[str, Any]) -> TrainConfig:
     """Return the settings of a run: foretaste's defaults, but for what the comparison fixes."""
-    algorithm, replay = ALGORITHMS[job.get("arm", "auto")]
+    arm = job.get("arm", "auto")
     return dataclasses.replace(
         config_of(job["seed"]),
         model=ModelConfig(name=job["model"], device="cpu", dtype="bfloat16"),
         sampling=SamplingConfig(max_new_tokens=NEW_TOKENS, max_context=CONTEXT),
-        algorithm=dataclasses.replace(algorithm, learning_rate=job.get("rate", 1e-4)),
-        replay=replay,
+        algorithm=dataclasses.replace(ALGORITHMS[arm], learning_rate=job.get("rate", 1e-4)),
+        replay=REPLAYS.get(arm, ReplayConfig()),
         held_out=HeldOutConfig(items=1),  # the exam is another job, the same for all arms
         token_budget=job.get("tokens"),
         steps=1_000_000,

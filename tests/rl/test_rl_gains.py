@@ -150,19 +150,25 @@ class Imitator:
         return float(len(self.imitated))
 
 
+def imitating(folder: Path, name: Any, outcomes: tuple[float, ...]) -> tuple[Learner, Imitator]:
+    """Return a learner of steps of 32 episodes that has stored episodes of these outcomes, and what counts."""
+    config = TrainConfig(
+        algorithm=AlgorithmConfig(name=name),
+        replay=ReplayConfig(success_episodes=2, success_passes=3),
+        episodes_per_step=32,
+    )
+    replay, updater = Replay(folder), Imitator()
+    turn = Turn("a", Action("x", (1,), (0.0,), (0.5,)), (1,), 0.0)
+    replay.add([Episode("toy", 1, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, won) for won in outcomes], 1)
+    return Learner(config, cast(Any, updater), replay, lambda step, advice: None), updater
+
+
 @pytest.mark.parametrize(
     ("name", "method", "steps"),
     [("reinforce", "value", 3), ("auto", "success replay", 3), ("auto", "value", 3), ("auto", "leave-one-out", 0)],
 )
 def test_each_pass_over_successes_is_a_step_beside_v_too(tmp_path: Path, name: Any, method: Any, steps: int) -> None:
-    config = TrainConfig(
-        algorithm=AlgorithmConfig(name=name), replay=ReplayConfig(success_episodes=2, success_passes=3)
-    )
-    replay, updater = Replay(tmp_path), Imitator()
-    turn = Turn("a", Action("x", (1,), (0.0,), (0.5,)), (1,), 0.0)
-    outcomes = (1.0, 1.0, 1.0, 0.0)
-    replay.add([Episode("toy", 1, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, won) for won in outcomes], 1)
-    learner = Learner(config, cast(Any, updater), replay, lambda step, advice: None)
+    learner, updater = imitating(tmp_path, name, (1.0, 1.0, 1.0, 0.0))
     learner.method = method
     metrics = learner._replay_successes(2)
     assert updater.imitated == [2] * steps
@@ -182,16 +188,7 @@ def test_each_pass_over_successes_is_a_step_beside_v_too(tmp_path: Path, name: A
 def test_auto_learns_at_once_from_what_was_played_for_the_probe(
     tmp_path: Path, name: Any, method: Any, successes: int, steps: int
 ) -> None:
-    config = TrainConfig(
-        algorithm=AlgorithmConfig(name=name),
-        replay=ReplayConfig(success_episodes=2, success_passes=3),
-        episodes_per_step=32,
-    )
-    replay, updater = Replay(tmp_path), Imitator()
-    turn = Turn("a", Action("x", (1,), (0.0,), (0.5,)), (1,), 0.0)
-    won = Episode("toy", 1, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, 1.0)
-    replay.add([won] * max(2, successes), 0)
-    learner = Learner(config, cast(Any, updater), replay, lambda step, advice: None)
+    learner, updater = imitating(tmp_path, name, (1.0,) * successes)
     learner.method, learner.successes = method, successes
     metrics = learner._caught_up(80)
     assert updater.imitated == [2] * steps

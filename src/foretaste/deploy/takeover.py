@@ -28,7 +28,7 @@ STARTS = 3
 GROWTH = 1.12
 """Each candidate of the default grid serves about this many times the answers of the one before."""
 LOOK_GROWTH = 1.5
-"""A calibration after the first waits until the answers kept are so many times those not judged since."""
+"""A calibration after the first waits until all answers kept are so many times those judged before the last."""
 MOST_LOOKS = 3
 """Calibrations of one checkpoint without a threshold after which a newer one is worth more."""
 _MOST_FACTOR = 64.0

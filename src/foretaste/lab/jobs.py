@@ -86,7 +86,7 @@ def perform(job: Job, folder: Path, study_run: str, report: Callable[[float, str
 
     Failures are data: an error becomes a record with status "failed". Only Ctrl-C passes through.
     """
-    with _alone(folder / "lab" / "locks" / job.key), Ledger.open(folder) as ledger:
+    with alone(folder / "lab" / "locks" / job.key), Ledger.open(folder) as ledger:
         records = job_records(ledger, {job.key})
         done = finished(records, job.key)
         if done is not None:
@@ -201,7 +201,7 @@ def _function(work: str) -> Callable[[dict[str, Any], Context], dict[str, Any]]:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Wait until no other process does this job; the lock is gone with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

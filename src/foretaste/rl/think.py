@@ -118,7 +118,7 @@ def think(
     check_method(actor_critic, method, budget)
     sampler = Sampler(actor_critic, sampling)
     pool = EnvPool(env, env_class)
-    config = TrainConfig(env=env, seed=seed, held_out=HeldOutConfig(seed=seed))
+    config = TrainConfig(env=env, held_out=HeldOutConfig(seed=seed))
     tasks = [dataclasses.replace(task, sample_seed=0) for task in different_tasks(config, pool, "think", items)]
     attempt = _Attempts(sampler, pool, seed)
     if method == "beam":
