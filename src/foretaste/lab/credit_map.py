@@ -78,7 +78,7 @@ STUDY = Study(
         Expectation(METRIC, "auto", BEST, size=0.9, effect="speedup", center="median"),
     ),
     quick=plan(QUICK, COMPARED, (1, 2), 12_000, 5),
-    full=plan(FULL, COMPARED, (107, 108, 109, 110, 111, 112), 30_000, 64, only=WHERE),
+    full=plan(FULL, COMPARED, (113, 114, 115, 116, 117, 118, 119, 120, 121), 30_000, 64, only=WHERE),
     effects=effects,
     rows=rows,
     notes=(
