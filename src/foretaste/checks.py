@@ -75,6 +75,7 @@ RANGES: dict[str, Range] = {
     "replay.success_episodes": _at_least(0),
     "replay.success_passes": _at_least(0),
     "replay.actor_start_successes": _at_least(0),
+    "replay.critic_start_successes": _at_least(0),
     "gate.max_probability": Range(lambda value: 0 <= value < 1, "0 or more, below 1"),
     "gate.hopeful_share": _at_least(0),
     "gate.max_weight": _at_least(1),
@@ -184,9 +185,16 @@ def _check_without_effect(config: TrainConfig) -> None:
         if replay.policy_passes:
             why = "what an action gained is measured by a value function, and this algorithm has none"
             _refuse("replay.policy_passes", replay.policy_passes, f"0 {other} ({why})")
+        if algorithm.freeze_policy:
+            _refuse("algorithm.freeze_policy", True, f"false {other} (without a critic nothing would learn)")
+        if config.model.critic_from is not None:
+            _refuse("model.critic_from", config.model.critic_from, f"nothing {other} (this algorithm has no critic)")
         if algorithm.gamma < 1:
             why = "whole episodes are compared by their undiscounted returns"
             _refuse("algorithm.gamma", algorithm.gamma, f"1 {other} ({why})")
+    if algorithm.name == "auto" and algorithm.freeze_policy:
+        why = "auto chooses how the policy learns"
+        _refuse("algorithm.freeze_policy", True, f'false, or algorithm.name = "ppo" ({why})')
     if algorithm.dynamic_sampling and (replay.actor_episodes or algorithm.name == "auto"):
         _refuse(
             "algorithm.dynamic_sampling",

@@ -84,6 +84,9 @@ class ModelConfig:
     privileged_critic: bool = False
     """In training the critic also reads what the environment alone knows (`info["privileged"]`); such a critic
     cannot be used where that is not known: while sampling, for the gate, or in use."""
+    critic_from: str | None = None
+    """Checkpoint folder of an earlier run whose critic this run starts with; it must have the same shape. It is
+    believed from the first step on, while it keeps its word (`rl/taught.py`)."""
     lora_rank: int = 0
     """Rank of a LoRA adapter on the policy (peft); 0 trains all weights."""
 
@@ -148,6 +151,8 @@ class AlgorithmConfig:
     """Weight of the k2 estimate of KL(policy || initial policy) in the loss; 0 keeps no reference."""
     normalize_advantages: bool = True
     """Advantages are divided by their running root mean square; those of `grpo` by the deviation of each group."""
+    freeze_policy: bool = False
+    """Only the critic learns: to teach one for other runs (`model.critic_from`)."""
     value_pretraining_passes: int = 4
     """Passes over the first episodes, critic only, before the actor may move."""
     value_pretraining_episodes: int = 64
@@ -179,6 +184,9 @@ class ReplayConfig:
     """Optimiser steps on replayed successes in each step, each on successes drawn anew; 0: one, with `auto` eight."""
     actor_start_successes: int = 0
     """Successful episodes that must have been seen before the actor moves."""
+    critic_start_successes: int = 4
+    """Before those a critic from an earlier run (`model.critic_from`) learns from its own next judgement alone:
+    outcomes that are all alike would teach it that nothing matters."""
 
 
 @dataclass(frozen=True)

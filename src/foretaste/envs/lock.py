@@ -112,6 +112,7 @@ class Lock(TextEnv):
         visibility: Visibility | None = None,
         delay: int = 3,
         table: int = 0,
+        tables: int = 1,
         cues: int = 8,
         end_on_ruin: bool = False,
         terse: bool = False,
@@ -126,6 +127,8 @@ class Lock(TextEnv):
             visibility: when a mistake shows, see `Visibility`.
             delay: turns after which a `late` mistake shows.
             table: seed of the rule table.
+            tables: with more than one, each episode draws one of so many, with seeds from `table` on: no rule can be
+                learned, only what holds for all of them.
             cues: critical cues in the table, and as many idle ones.
             end_on_ruin: end the episode when a mistake shows.
             terse: show cues of one character, and nothing else.
@@ -139,7 +142,7 @@ class Lock(TextEnv):
         given |= {"accepted": accepted, "visibility": visibility}
         self.replaced = {name: value for name, value in given.items() if value is not None}
         self.delay = delay
-        self.table_seed = table
+        self.table_seed, self.tables = table, tables
         self.cues = cues
         self.end_on_ruin = end_on_ruin
         self.terse = terse
@@ -158,7 +161,8 @@ class Lock(TextEnv):
         """Lay out the cues of an episode."""
         chain = self.chain
         self._check(chain)
-        self.table = draw_table(self.table_seed, chain.choices, chain.accepted, self.cues, self._vocabulary)
+        seed = self.table_seed + (self.random.randrange(self.tables) if self.tables > 1 else 0)
+        self.table = draw_table(seed, chain.choices, chain.accepted, self.cues, self._vocabulary)
         matters = set(self.random.sample(range(chain.horizon), chain.critical))
         rows = sorted(self.table.accepted)
         self.sequence = [
@@ -259,6 +263,7 @@ class Lock(TextEnv):
                 f"accepted is {chain.accepted}; it must be 1 to choices, {chain.choices}",
             ),
             (not 1 <= self.cues <= most, f"cues is {self.cues}; it must be 1 to {most}"),
+            (self.tables < 1, f"tables is {self.tables}; it must be at least 1"),
             (self.delay < 1, f"delay is {self.delay}; it must be at least 1"),
         ]
         for wrong, message in faults:

@@ -44,12 +44,16 @@ class Cell(NamedTuple):
 
     def env(self, seed: int) -> str:
         """The environment's id, with a rule table of its own for every seed."""
+        return self.with_tables(table=FRESH_TABLES + seed)
+
+    def with_tables(self, **tables: int) -> str:
+        """The environment's id with these tables: `table`, and `tables` for several at once."""
         arguments = {
             "horizon": self.horizon,
             "choices": 2,
             "critical": self.critical,
             "visibility": self.visibility,
-            "table": FRESH_TABLES + seed,
+            **tables,
             "terse": True,
         }
         return f"lock?{urlencode(arguments)}"
@@ -89,7 +93,7 @@ def cells_in(results: Results, cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in dict.fromkeys(cells) if f"value @ {cell.name}" in results.arms]
 
 
-def _median(results: Results, arm: str) -> float:
+def median_tokens(results: Results, arm: str) -> float:
     """Median tokens over seeds; what was never reached counts as infinite."""
     found = [results.value(METRIC, arm, seed) for seed in results.seeds]
     known = [bounds for bounds in found if bounds is not None]
@@ -100,7 +104,7 @@ def best_baseline(results: Results, cell: Cell) -> str | None:
     """Return the baseline with the fewest median tokens in a cell, then the largest area; None without any."""
 
     def rank(arm: str) -> tuple[float, float]:
-        return _median(results, arm), -(mean_area(results, arm) or 0.0)
+        return median_tokens(results, arm), -(mean_area(results, arm) or 0.0)
 
     best = min(arms_of(results, BASELINES, cell.name), key=rank, default=None)
     return best and best.partition(" @ ")[0]
@@ -132,15 +136,17 @@ def rows_of(results: Results, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for cell in cells:
         row: dict[str, Any] = {"start": cell.start, "mistakes": cell.visibility, "horizon": cell.horizon}
         medians = {
-            name: _median(results, f"{name} @ {cell.name}")
+            name: median_tokens(results, f"{name} @ {cell.name}")
             for name in METHODS
             if f"{name} @ {cell.name}" in results.arms
         }
         for name, tokens in medians.items():
-            row[name] = "never" if math.isinf(tokens) else f"{tokens:,.0f}"
+            row[name] = tokens_text(tokens)
         baseline = best_baseline(results, cell)
         for name in ("value", "auto"):
-            row[f"{name}, times fewer"] = _words(medians.get(baseline or "", math.inf), medians.get(name, math.inf))
+            row[f"{name}, times fewer"] = times_fewer(
+                medians.get(baseline or "", math.inf), medians.get(name, math.inf)
+            )
         row["best baseline"] = baseline
         row["update seconds, value"] = _seconds(results, f"value @ {cell.name}")
         row["update seconds, baseline"] = _seconds(results, f"{baseline} @ {cell.name}")
@@ -148,7 +154,13 @@ def rows_of(results: Results, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return found
 
 
-def _words(theirs: float, ours: float) -> str:
+def tokens_text(tokens: float) -> str:
+    """Return tokens to half success as a table shows them."""
+    return "never" if math.isinf(tokens) else f"{tokens:,.0f}"
+
+
+def times_fewer(theirs: float, ours: float) -> str:
+    """Return how many times fewer tokens ours are, as a table shows it."""
     if math.isinf(ours):
         return "never reached" if math.isinf(theirs) else "only the baseline"
     return "only ours" if math.isinf(theirs) else f"{max(1.0, theirs) / max(1.0, ours):.2f}"

@@ -69,6 +69,10 @@ class ActorCritic(nn.Module):
         self.source = config.name
         self.critic_restored = False
         """True if the critic came from the loaded checkpoint, False if it is fresh."""
+        self.critic_taught = False
+        """True if the critic came from another checkpoint than the policy (`critic_from`)."""
+        self.critic_ranking: list[list[float]] = []
+        """How well the critic ranked unfinished episodes when last measured: rows of `rl.adapt.pairs_of`."""
         head = ValueHead(policy.config.hidden_size, config.value_head, config.value_range)
         self.critic = Critic(policy.get_decoder(), config.critic_layers, head)
         self.policy = loading.with_lora(policy, config.lora_rank) if config.lora_rank else policy
@@ -77,7 +81,9 @@ class ActorCritic(nn.Module):
     def load(cls, config: ModelConfig, *, seed: int = 0) -> ActorCritic:
         """Load the policy that `config.name` names, and its critic if the folder holds one of the same shape.
 
-        `seed` draws nano's weights and the value head's. Raises: ModelError, saying which part cannot be used.
+        With `config.critic_from` the critic comes from there. `seed` draws nano's weights and the value head's.
+
+        Raises: ModelError, saying which part cannot be used.
         """
         memory.keep_pages()
         device = loading.device(config.device)
@@ -89,6 +95,9 @@ class ActorCritic(nn.Module):
         if folder is not None and card is not None:
             model.source = card["model"]
             model._restore_critic(folder)
+        if config.critic_from is not None:
+            model.critic_ranking = loading.take_critic(model.critic, config)
+            model.critic_restored = model.critic_taught = True
         return model.eval()
 
     @property
@@ -207,8 +216,7 @@ class ActorCritic(nn.Module):
         saved = loading.saved_config(folder)
         if saved is None:
             return
-        shape = ("critic_layers", "value_head", "value_range", "privileged_critic")
-        if any(getattr(saved, name) != getattr(self.config, name) for name in shape):
+        if loading.critic_differences(saved, self.config):
             return
         loading.load_critic(self.critic, folder)
         self.critic_restored = True

@@ -51,7 +51,8 @@ def save(
                 "version": RECORD_VERSION,
                 **dataclasses.asdict(saved),
                 "dtype": str(next(model.policy.parameters()).dtype).removeprefix("torch."),
-                "config": to_dict(model.config),
+                "ranking": model.critic_ranking,
+                "config": to_dict(dataclasses.replace(model.config, critic_from=None)),
             }
             del settings["path"]
             (made / CARD_FILE).write_text(json.dumps(settings, indent=2), encoding="utf-8")

@@ -117,6 +117,35 @@ def saved_config(folder: Path) -> ModelConfig | None:
     return None if card is None else from_dict(ModelConfig, card["config"], where=str(folder / CARD_FILE))
 
 
+def critic_differences(saved: ModelConfig, wanted: ModelConfig) -> list[str]:
+    """Return the settings in which two critics' shapes differ, each as `name = saved, not wanted`."""
+    shape = ("critic_layers", "value_head", "value_range", "privileged_critic")
+    pairs = [(name, getattr(saved, name), getattr(wanted, name)) for name in shape]
+    return [f"model.{name} = {old!r}, not {new!r}" for name, old, new in pairs if old != new]
+
+
+def take_critic(critic: torch.nn.Module, config: ModelConfig) -> list[list[float]]:
+    """Load the critic of the checkpoint that `config.critic_from` names; return how well it ranked when it was saved.
+
+    Raises: ModelError if that is no checkpoint, or its critic has another shape.
+    """
+    folder = Path(str(config.critic_from))
+    card = saved_card(folder) if folder.is_dir() else None
+    if card is None:
+        raise ModelError(
+            f"model.critic_from = {config.critic_from!r} is no foretaste checkpoint: it has no {CARD_FILE}. Accepted: "
+            "the folder `checkpoint` of a run of `foretaste train`"
+        )
+    differences = critic_differences(from_dict(ModelConfig, card["config"], where=str(folder / CARD_FILE)), config)
+    if differences:
+        raise ModelError(
+            f"The critic of {folder} has another shape: {'; '.join(differences)}. Set the same in this run, or teach a "
+            "critic of this shape"
+        )
+    load_critic(critic, folder)
+    return card.get("ranking", [])
+
+
 def load_critic(critic: torch.nn.Module, folder: Path) -> None:
     """Load `critic.safetensors` into a critic of the same shape."""
     from safetensors.torch import load_file

@@ -36,12 +36,15 @@ class LambdaAdapter:
 
     The AUC of each step is weighted by its pairs of a success and a failure, and only pairs of the same step count:
     a policy that gets better from step to step would else look like a critic that ranks. SE is Hanley & McNeil's
-    (1982) of each step, combined with the same weights. Before any pair was seen lambda is 1.
+    (1982) of each step, combined with the same weights. Before any pair was seen, here or in the run that a critic
+    comes from, lambda is 1.
     """
 
-    def __init__(self, floor: float, steps: int = 8) -> None:
+    def __init__(self, floor: float, steps: int = 8, prior: Sequence[Sequence[float]] = ()) -> None:
+        """`prior`: rows of an earlier run, which count until a pair of this one has been seen."""
         self.floor = floor
         self.steps = steps
+        self.prior = prior
         self.seen: list[list[float]] = []  # pairs, pairs won by the success, variance of the step's AUC
 
     def update(self, episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None = None) -> float:
@@ -57,7 +60,12 @@ class LambdaAdapter:
     @property
     def ranking(self) -> Ranking | None:
         """The pooled AUC; None before any success and failure of the same step."""
-        return pooled(self.seen)
+        return pooled(self.rows)
+
+    @property
+    def rows(self) -> list[list[float]]:
+        """What the ranking rests on: another run's `prior`."""
+        return [list(row) for row in self.seen or self.prior]
 
     @property
     def value(self) -> float:

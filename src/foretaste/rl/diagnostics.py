@@ -209,6 +209,14 @@ def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None)
                 "without), or the grader",
             )
         )
+    if metrics.get("value/dropped"):
+        found.append(
+            (
+                f"the critic of an earlier run promised {metrics['value/promised_successes']:.1f} successes where "
+                f"{metrics['value/came_successes']:.0f} came: it is not believed here, and learns anew",
+                "model.critic_from (taught on tasks more like these)",
+            )
+        )
     if not all(math.isfinite(value) for name, value in metrics.items() if name.endswith("gradient_norm")):
         found.append(
             (

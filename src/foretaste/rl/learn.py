@@ -26,6 +26,7 @@ from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.returns import Array, relative_gains
 from foretaste.rl.tasks import keyed_seed
+from foretaste.rl.taught import TaughtCritic
 from foretaste.rl.update import Updater
 
 MOST_GAIN = 2.0
@@ -48,7 +49,10 @@ class Learner:
         self.config = filled(config) if self.auto else config
         self.updater, self.replay, self.tell = updater, replay, tell
         self.variance = diagnostics.PooledVariance()
-        self.adapter = LambdaAdapter(config.algorithm.turn_lambda)
+        model, replaying = updater.actor_critic, self.config.replay
+        self.taught = TaughtCritic(replaying.critic_start_successes) if model.critic_taught else None
+        """The critic where it came from an earlier run and is still believed."""
+        self.adapter = LambdaAdapter(config.algorithm.turn_lambda, prior=model.critic_ranking if self.taught else ())
         self.method: Method = "value"
         self.successes = 0
         """Successful episodes so far, those of value pretraining among them."""
@@ -60,6 +64,7 @@ class Learner:
             "adapter": self.adapter.state(),
             "method": self.method,
             "successes": self.successes,
+            "taught": self.taught and self.taught.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -67,6 +72,10 @@ class Learner:
         self.variance.load(state["variance"])
         self.adapter.load(state["adapter"])
         self.method, self.successes = state["method"], state["successes"]
+        if self.taught and state["taught"]:
+            self.taught.load(state["taught"])
+        else:
+            self._forget_teaching()
 
     @property
     def by_value(self) -> bool:
@@ -101,22 +110,24 @@ class Learner:
         metrics = self._judge_critic(batch, feelings, share) if updater.has_critic else {}
         if feelings:
             metrics |= drive_metrics(batch.episodes, feelings, share=share)
-        if self.auto and step % RECHECK_STEPS == 0:
+        dropped = bool(metrics.get("value/dropped"))
+        if self.auto and (step % RECHECK_STEPS == 0 or dropped or (self.taught and step == 1)):
             self._recheck(step)
         apart = updater.has_critic and (replay.critic_episodes > 0 or self.auto)
         passes = None
+        updater.algorithm = self._algorithm()
         if apart:
             passes, learned = self._replay_critic(batch, step)
             metrics |= learned
         self.successes += sum(episode.solved for episode in batch.episodes)
-        if self.successes < replay.actor_start_successes:
+        frozen = self.config.algorithm.freeze_policy
+        if frozen or not self._knows_enough():
             if updater.has_critic and not apart:
                 metrics |= self._fit_critic(batch, step)
-            return metrics | {"policy/waiting": 1.0}
+            return metrics if frozen else metrics | {"policy/waiting": 1.0}
         actor = self._actor_batch(batch)
         if actor is None:
             return metrics | {"policy/waiting": 1.0}
-        updater.algorithm = self._algorithm()
         if updater.algorithm.name == "ppo":
             metrics["value/lambda"] = updater.algorithm.turn_lambda
             # Values recorded while sampling are those of the critic of now, unless it has learned since.
@@ -151,6 +162,15 @@ class Learner:
             )
         return metrics | self._replay_successes(step)
 
+    def _knows_enough(self) -> bool:
+        """Whether the actor may move: after the first successes, or by a critic that knows what leads to one."""
+        return self.successes >= self.config.replay.actor_start_successes or (
+            self.taught is not None and self.by_value and self.adapter.ranking is not None
+        )
+
+    def _forget_teaching(self) -> None:
+        self.taught, self.adapter.prior = None, ()
+
     def _for_actor(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
         """Return the episodes that the actor can learn from: without V those that the gate stopped tell nothing."""
         return episodes if self.by_value else [one for one in episodes if one.end is not EpisodeEnd.STOPPED]
@@ -171,10 +191,12 @@ class Learner:
         return relative_gains(returns.advantages_BT, values_BT, most=MOST_GAIN)
 
     def _algorithm(self) -> Any:
-        """Return the settings that the actor's advantages are made with in this step."""
+        """Return the settings that the actor's advantages and the critic's targets are made with in this step."""
         algorithm = self.config.algorithm
         if algorithm.adapt_lambda or self.auto:
             algorithm = dataclasses.replace(algorithm, turn_lambda=self.adapter.value)
+        if self.taught and not self.taught.own:
+            algorithm = dataclasses.replace(algorithm, critic_lambda=0.0)
         return dataclasses.replace(algorithm, name=_ESTIMATORS[self.method]) if self.auto else algorithm
 
     def _judge_critic(self, batch: Batch, feelings: Feelings | None, share: float) -> dict[str, float]:
@@ -190,6 +212,10 @@ class Learner:
         metrics = {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}
         if explained is not None:
             metrics["value/explained_variance"] = explained
+        if self.taught:
+            metrics |= self.taught.update(batch.episodes, rows)
+            if not self.taught.believed:
+                self._forget_teaching()
         return metrics
 
     def _fit_critic(self, batch: Batch, step: int) -> dict[str, float]:
@@ -229,6 +255,8 @@ class Learner:
         """Imitate successes drawn from the replay if the recipe asks for it; `auto` does so beside V and without it."""
         replay = self.config.replay
         if not replay.success_episodes or (self.auto and self.method == "leave-one-out"):
+            return {}
+        if self.successes < replay.actor_start_successes:  # by a critic from an earlier run the actor moves before
             return {}
         rng = np.random.default_rng(keyed_seed(self.config.seed, label, step))
         rate = self.updater.warmup(step) * self.config.algorithm.learning_rate

@@ -135,7 +135,8 @@ class _Run:
             if config.algorithm.kl_coefficient:
                 self.reference = Reference(self.actor_critic)
             wanted = config.algorithm
-            if self.updater.has_critic and wanted.value_pretraining_passes and wanted.value_pretraining_episodes:
+            first = wanted.value_pretraining_passes and wanted.value_pretraining_episodes
+            if self.updater.has_critic and first and not self.actor_critic.critic_taught:
                 with self._timed("value pretraining"):
                     self._pretrain_values()
             self._save()
@@ -312,6 +313,7 @@ class _Run:
     def _finish(self, after: HeldOut) -> Checkpoint:
         """Save the checkpoint and the summary."""
         self.progress.phase("save", None)
+        self.actor_critic.critic_ranking = self.learner.adapter.rows
         with self._timed("saving"):
             checkpoint = checkpoints.save(
                 self.actor_critic,
@@ -331,9 +333,10 @@ class _Run:
         return checkpoint
 
     def _parents(self) -> tuple[str, ...]:
-        """The checkpoint that training started from, if it did not start from a base model."""
-        folder = Path(self.config.model.name)
-        return (checkpoints.read(folder).id,) if (folder / CARD_FILE).is_file() else ()
+        """The checkpoints that training started from: the policy's, unless it was a base model, and the critic's."""
+        model = self.config.model
+        folders = [Path(name) for name in (model.name, model.critic_from) if name is not None]
+        return tuple(checkpoints.read(folder).id for folder in folders if (folder / CARD_FILE).is_file())
 
 
 class _Timer:
