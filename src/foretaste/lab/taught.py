@@ -157,7 +157,7 @@ STUDY = Study(
         Expectation(METRIC, "taught, rare", REPLAY, size=2.0, effect="speedup", center="median"),
         Expectation(METRIC, "misled, silent", REPLAY, size=0.8, effect="speedup", center="median", required=False),
     ),
-    quick=_plan((RARE, SILENT), (1, 2), 8_000, 40_000, 5),
+    quick=_plan((RARE, RARER, SILENT), (1, 2), 10_000, 40_000, 5),
     full=_plan((RARE, RARER, LATE, SILENT), tuple(range(201, 213)), 30_000, 200_000, 60),
     effects=effects,
     rows=rows,
