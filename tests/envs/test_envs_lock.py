@@ -205,3 +205,18 @@ def test_a_terse_lock_shows_the_cue_alone_and_a_mark_behind_it_once_a_mistake_sh
     mistake, shown, info = fatal_play(lock, seed_for("train", 3))
     assert shown[:-1] == [f"{cue}!" for cue in lock.sequence[mistake + 1 :]]
     assert info["success"] == 0.0
+
+
+def test_of_several_tables_each_episode_draws_one_and_the_same_again() -> None:
+    lock = Lock(table=5, tables=3)
+    drawn = []
+    for index in range(30):
+        lock.reset(seed=seed_for("train", index))
+        drawn.append(lock.table)
+        lock.reset(seed=seed_for("train", index))
+        assert lock.table == drawn[-1]
+    expected = [draw_table(seed, lock.chain.choices, lock.chain.accepted, 8) for seed in (5, 6, 7)]
+    assert all(table in expected for table in drawn)
+    assert all(table in drawn for table in expected)
+    with pytest.raises(ConfigError, match="tables is 0"):
+        Lock(tables=0)

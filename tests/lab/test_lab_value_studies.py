@@ -16,7 +16,7 @@ from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import Expectation, load
 from foretaste.lab.verdict import Decision, judge
 
-NAMES = ("credit-map", "credit", "credit-maze", "gate", "replay", "think")
+NAMES = ("credit-map", "taught", "credit", "credit-maze", "gate", "replay", "think")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,7 +36,7 @@ def test_rule_tables_and_warm_starts_are_fresh_for_every_seed():
     plan = load("credit-map").plan("full")
     seeds = {job.arguments["config"]["seed"] for job in plan.jobs()}
     ids = {job.arguments["config"]["env"]["id"] for job in plan.jobs()}
-    assert len(seeds) == 6
+    assert len(seeds) == 9
     assert {make(one).table_seed for one in ids} == {cells.FRESH_TABLES + seed for seed in seeds}
 
 

@@ -72,7 +72,7 @@ class Learner:
         self.variance.load(state["variance"])
         self.adapter.load(state["adapter"])
         self.method, self.successes = state["method"], state["successes"]
-        if self.taught and state["taught"]:
+        if self.taught and state.get("taught"):
             self.taught.load(state["taught"])
         else:
             self._forget_teaching()
@@ -246,7 +246,7 @@ class Learner:
         They were played for the probe and for V while the policy stood still; success replay alone would have begun.
         """
         metrics: dict[str, float] = {}
-        if self.auto and self.successes >= self.config.replay.actor_start_successes:
+        if self.auto:
             for number in range(episodes // self.config.episodes_per_step):
                 metrics |= self._replay_successes(number + 1, "value pretraining")
         return metrics
