@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from foretaste.config import GateConfig
 from foretaste.errors import ConfigError
-from foretaste.rl.gate import Gate
+from foretaste.records import Action, Episode, EpisodeEnd, Turn
+from foretaste.rl.gate import Gate, GateKeeper
 from foretaste.rl.returns import gae
 
 T = 5
@@ -135,3 +137,27 @@ def test_gate_tosses_a_keyed_coin_with_the_stated_probability():
 def test_gate_refuses_settings_that_would_bias_it(settings):
     with pytest.raises(ConfigError, match="accepted"):
         Gate(hopeful_value=0.5, **settings)
+
+
+def played(first: float, success: float) -> Episode:
+    turn = Turn("", Action("", (1, 2), (-0.1, -0.1), (first, 0.9)), (3,))
+    return Episode("toy", 1, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, success)
+
+
+def test_a_believed_critics_promise_stands_in_for_success_until_there_is_some():
+    keeper = GateKeeper(GateConfig(max_probability=0.75))
+    assert keeper.gate(believed=True) is None  # before the first step nothing has been promised either
+    failed = Episode("toy", 1, "train", 1, "plain", (), EpisodeEnd.ERROR, None)
+    keeper.update([played(0.04, 0.0), played(0.08, 0.0), failed])
+    assert keeper.gate() is None
+    promised = keeper.gate(believed=True)
+    assert promised is not None
+    assert promised.hopeful_value == pytest.approx(0.5 * 0.06)
+    keeper.update([played(0.04, 1.0), played(0.04, 0.0)])
+    came = keeper.gate(believed=True)
+    assert came is not None
+    assert came == keeper.gate()
+    assert came.hopeful_value == pytest.approx(0.5 * 0.25)
+    older = {"off": False, "recent": [[4.0, 2.0, 0.0, 0.0]]}
+    keeper.load(older)
+    assert keeper.gate() == Gate(0.25, 0.75, 4.0)

@@ -72,7 +72,7 @@ def test_auto_takes_the_gate_only_while_it_learns_by_value(tmp_path, monkeypatch
     monkeypatch.setattr(learn, "RECHECK_STEPS", 1)
     monkeypatch.setattr(learn, "probe", lambda *args, **options: advice("value"))
     monkeypatch.setattr(learn, "choose", lambda evidence: advice(next(chosen)))
-    monkeypatch.setattr(GateKeeper, "gate", lambda self: Gate(10.0, 0.5, 100.0))  # nearly everything is hopeless
+    monkeypatch.setattr(GateKeeper, "gate", lambda self, **_: Gate(10.0, 0.5, 100.0))  # nearly everything is hopeless
     monkeypatch.setattr(Updater, "update", watched)
     config = TrainConfig(
         env=EnvConfig("delayed", examples=0),

@@ -64,13 +64,21 @@ class GateKeeper:
         self.config = config
         self.memory_steps = memory_steps
         self.off = config.max_probability == 0.0
-        self.recent: list[list[float]] = []  # episodes, weighted successes, stopped, expected lost successes
+        self.recent: list[
+            list[float]
+        ] = []  # episodes, weighted successes, stopped, expected lost successes, V at first
 
-    def gate(self) -> Gate | None:
-        """Return the gate of the next step; None while it is off or nothing has succeeded yet."""
+    def gate(self, *, believed: bool = False) -> Gate | None:
+        """Return the gate of the next step; None while it is off or nothing has succeeded yet.
+
+        With a critic from an earlier run that is `believed`, its mean V of the first states stands in for the success
+        that has not come yet.
+        """
         if self.off or not self.recent:
             return None
-        episodes, successes, _, _ = np.sum(self.recent, axis=0)
+        episodes, successes, _, _, promised = np.sum(self.recent, axis=0)
+        if believed and successes == 0:
+            successes = promised
         hopeful = self.config.hopeful_share * successes / max(1.0, episodes)
         if hopeful <= 0:
             return None
@@ -87,9 +95,10 @@ class GateKeeper:
             float(sum(weight * success for weight, success in successes)),
             float(sum(episode.end is EpisodeEnd.STOPPED for episode in good)),
             float(sum((weight - 1) * success for weight, success in successes)),
+            float(sum(episode.turns[0].action.values[0] for episode in good if _has_values(episode))),
         ]
         self.recent = [*self.recent, row][-self.memory_steps :]
-        _, _, stopped, lost = np.sum(self.recent, axis=0)
+        _, _, stopped, lost, _ = np.sum(self.recent, axis=0)
         metrics = {"gate/stopped": row[2] / max(1.0, row[0])}
         if stopped:
             metrics["gate/lost_share"] = float(lost / stopped)
@@ -104,7 +113,11 @@ class GateKeeper:
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state`."""
-        self.off, self.recent = state["off"], [list(row) for row in state["recent"]]
+        self.off, self.recent = state["off"], [[*row, 0.0][:5] for row in state["recent"]]  # rows once had four
+
+
+def _has_values(episode: Episode) -> bool:
+    return bool(episode.turns and episode.turns[0].action.values)
 
 
 def episode_weight(episode: Episode) -> float:

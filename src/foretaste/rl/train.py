@@ -205,7 +205,8 @@ class _Run:
     def _sample_step(self, step: int) -> tuple[Rollout, list[Episode]]:
         """Sample a step's episodes; return all of them, and those to learn from."""
         config, wanted = self.config, self.config.episodes_per_step
-        shares, gate = self.curriculum.shares(), self.keeper.gate() if self.learner.by_value else None
+        shares, believed = self.curriculum.shares(), self.learner.taught is not None
+        gate = self.keeper.gate(believed=believed) if self.learner.by_value else None
 
         def sample(first: int) -> Rollout:
             return self._counted(
