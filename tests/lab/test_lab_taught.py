@@ -6,7 +6,7 @@ import math
 import pytest
 
 from foretaste.envs.registry import make
-from foretaste.lab import jobs, taught
+from foretaste.lab import jobs, taught, teaching
 from foretaste.lab.cells import FRESH_TABLES, Cell
 from foretaste.lab.jobs import Context
 from foretaste.lab.results import Outcome, Results
@@ -21,7 +21,7 @@ RARER, RARE, MISLED = STUDY.expectations
 def test_no_table_is_scored_that_a_critic_was_taught_on_and_no_seed_shares_one():
     seen: set[int] = set()
     for seed in STUDY.full.seeds:
-        lock = make(taught.teaching(taught.RARE, seed, 1000).env.id)
+        lock = make(teaching.teaching(taught.RARE, seed, 1000).env.id)
         tables = set(range(lock.table_seed, lock.table_seed + lock.tables))
         assert len(tables) == 128
         assert not tables & seen
@@ -32,7 +32,7 @@ def test_no_table_is_scored_that_a_critic_was_taught_on_and_no_seed_shares_one()
 
 
 def test_what_teaches_is_the_same_lock_with_a_policy_that_stands_still():
-    config = taught.teaching(Cell(5, "late", 10), 3, 1000)
+    config = teaching.teaching(Cell(5, "late", 10), 3, 1000)
     lock = make(config.env.id)
     assert (lock.chain.critical, lock.chain.visibility, lock.chain.horizon) == (5, "late", 10)
     assert config.algorithm.freeze_policy
@@ -41,28 +41,28 @@ def test_what_teaches_is_the_same_lock_with_a_policy_that_stands_still():
 
 def test_arms_of_a_seed_share_one_teaching_and_train_with_its_critic(tmp_path, monkeypatch):
     def small(cell, seed, budget):
-        made = teaching(cell, seed, budget)
+        made = whole(cell, seed, budget)
         imitation = dataclasses.replace(made.imitate, episodes=4, passes=1)
         algorithm = dataclasses.replace(made.algorithm, value_pretraining_episodes=8)
         return dataclasses.replace(made, episodes_per_step=8, imitate=imitation, algorithm=algorithm)
 
-    teaching = taught.teaching
-    monkeypatch.setattr(taught, "teaching", small)
+    whole = teaching.teaching
+    monkeypatch.setattr(teaching, "teaching", small)
     trained: list[dict] = []
-    monkeypatch.setattr(taught, "train_arm", lambda arguments, context: trained.append(arguments["config"]) or {})
+    monkeypatch.setattr(teaching, "train_arm", lambda arguments, context: trained.append(arguments["config"]) or {})
     context = Context(tmp_path, lambda share, words: None)
     job = next(job for job in STUDY.full.jobs() if job.arm.startswith("taught"))
     options = {**job.arguments["options"], "budget": 200}
     for _ in range(2):
-        found = taught.teach_and_train({**job.arguments, "options": options, "seed": 7}, context)
+        found = teaching.teach_and_train({**job.arguments, "options": options, "seed": 7}, context)
         assert found["teaching_tokens"] == 200
     with Ledger.open(tmp_path) as ledger:
         (run,) = ledger.runs("train")  # one for both
         (checkpoint,) = ledger.records(run.id, "checkpoint")
     assert [config["model"]["critic_from"] for config in trained] == [checkpoint.payload["path"]] * 2
     monkeypatch.setattr(jobs, "code_version", lambda work: "other code")
-    monkeypatch.setattr(taught, "code_version", lambda work: "other code")
-    taught.teach_and_train({**job.arguments, "options": options, "seed": 7}, context)
+    monkeypatch.setattr(teaching, "code_version", lambda work: "other code")
+    teaching.teach_and_train({**job.arguments, "options": options, "seed": 7}, context)
     with Ledger.open(tmp_path) as ledger:
         assert len(ledger.runs("train")) == 2  # what earlier code taught is not what this code would teach
 

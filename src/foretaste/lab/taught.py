@@ -6,23 +6,18 @@ never learns. Then each method meets a table that neither it nor the critic has 
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
 from typing import Any
 
-from foretaste.config import TrainConfig, to_dict
+from foretaste.config import TrainConfig
 from foretaste.lab.cells import METRIC, Cell, lock_base, median_tokens, ratio, times_fewer, tokens_text
-from foretaste.lab.jobs import Context, alone, code_version, config_key, train_arm
 from foretaste.lab.methods import method
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
+from foretaste.lab.teaching import taught_arm
 
-WORK = "foretaste.lab.taught:teach_and_train"
-TABLES = 128
-"""Rule tables that a critic is taught on."""
-FIRST_TABLE = 100_000
-"""Far from those that are scored; each seed teaches on tables of its own."""
 REPLAY = "success-replay"
 KIND = "at once"
 """The kind of lock whose critic is also put to use where it does not belong."""
@@ -31,58 +26,14 @@ RARE, RARER, LATE = Cell(5, "at once", 10), Cell(8, "at once", 10), Cell(5, "lat
 SILENT = Cell(5, "silent", 10)
 
 
-def teaching(cell: Cell, seed: int, budget: int) -> TrainConfig:
-    """Return the run that teaches a critic a kind of lock: many tables at once, and a policy that stands still."""
-    made = method("value", lock_base(cell, seed))
-    tables = cell.with_tables(table=FIRST_TABLE + TABLES * seed, tables=TABLES)
-    return dataclasses.replace(
-        made,
-        env=dataclasses.replace(made.env, id=tables),
-        algorithm=dataclasses.replace(made.algorithm, freeze_policy=True),
-        replay=dataclasses.replace(made.replay, critic_episodes=256, policy_passes=0, success_episodes=0),
-        held_out=dataclasses.replace(made.held_out, items=32, every=0, seed=seed),
-        episodes_per_step=64,
-        token_budget=budget,
-        steps=100_000,
-        seed=seed,
-    )
-
-
-def teach_and_train(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Teach the critic that the options name, or take it from the run that did, then train with it."""
-    options = arguments["options"]
-    teacher = teaching(Cell(*options["cell"]), arguments["seed"], options["budget"])
-    critic = _taught(teacher, context)
-    config = arguments["config"]
-    trained = train_arm({"config": {**config, "model": {**config["model"], "critic_from": critic}}}, context)
-    return trained | {"teaching_tokens": float(options["budget"])}
-
-
-def _taught(teacher: TrainConfig, context: Context) -> str:
-    """Return the checkpoint of a teaching run: one that is finished, or a new one. Arms that share it wait for it."""
-    from foretaste.rl.train import train
-
-    key = f"{config_key(to_dict(teacher))}-{code_version(WORK)}"
-    place = context.folder / "lab" / "taught" / key
-    context.report(0.0, "teach the critic")
-    with alone(context.folder / "lab" / "locks" / f"taught-{key}"):
-        if not place.exists():
-            path = train(dataclasses.replace(teacher, runs_folder=str(context.folder))).path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(path, encoding="utf-8")
-        return place.read_text(encoding="utf-8")
-
-
 def _arm(name: str, cell: Cell, *, kind: str | None, teaching_tokens: int) -> Arm:
     """Return a method in a cell, with a critic taught on five critical cues and mistakes of a `kind`, or with none."""
 
     def config(seed: int) -> TrainConfig:
         made = method(name, lock_base(cell, seed))
-        return dataclasses.replace(made, held_out=dataclasses.replace(made.held_out, every=2))
+        return replace(made, held_out=replace(made.held_out, every=2))
 
-    if kind is None:
-        return Arm(config)
-    return Arm(config, WORK, {"cell": list(Cell(5, kind, cell.horizon)), "budget": teaching_tokens})
+    return Arm(config) if kind is None else taught_arm(config, Cell(5, kind, cell.horizon), teaching_tokens)
 
 
 def _plan(cells: tuple[Cell, ...], seeds: tuple[int, ...], budget: int, teaching_tokens: int, minutes: float) -> Plan:
