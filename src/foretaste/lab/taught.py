@@ -31,7 +31,9 @@ def _arm(name: str, cell: Cell, *, kind: str | None, teaching_tokens: int) -> Ar
 
     def config(seed: int) -> TrainConfig:
         made = method(name, lock_base(cell, seed))
-        return replace(made, held_out=replace(made.held_out, every=2))
+        turn_lambda = 0.0 if kind == "at once" else made.algorithm.turn_lambda
+        algorithm = replace(made.algorithm, turn_lambda=turn_lambda)
+        return replace(made, algorithm=algorithm, held_out=replace(made.held_out, every=2))
 
     return Arm(config) if kind is None else taught_arm(config, Cell(5, kind, cell.horizon), teaching_tokens)
 
@@ -39,9 +41,9 @@ def _arm(name: str, cell: Cell, *, kind: str | None, teaching_tokens: int) -> Ar
 def _plan(cells: tuple[Cell, ...], seeds: tuple[int, ...], budget: int, teaching_tokens: int, minutes: float) -> Plan:
     arms: dict[str, Any] = {}
     for cell in cells:
-        words = {"taught": cell.visibility, "auto": None, REPLAY: None}
-        if cell == SILENT:
-            words = {"misled": KIND, REPLAY: None}
+        words = {"misled": KIND} if cell == SILENT else {"taught": cell.visibility}
+        words |= {"auto": None} if cell == RARE else {}
+        words |= {REPLAY: None}
         for name, kind in words.items():
             method_name = REPLAY if name == REPLAY else "auto"
             arms[f"{name} @ {cell.name}"] = _arm(method_name, cell, kind=kind, teaching_tokens=teaching_tokens)
@@ -109,7 +111,7 @@ STUDY = Study(
         Expectation(METRIC, "misled, silent", REPLAY, size=0.8, effect="speedup", center="median", required=False),
     ),
     quick=_plan((RARE, RARER, SILENT), (1, 2), 10_000, 40_000, 5),
-    full=_plan((RARE, RARER, LATE, SILENT), tuple(range(201, 213)), 30_000, 200_000, 60),
+    full=_plan((RARE, RARER, LATE, SILENT), tuple(range(213, 223)), 30_000, 200_000, 30),
     effects=effects,
     rows=rows,
     notes=(
@@ -117,7 +119,8 @@ STUDY = Study(
         "nothing but values. misled: the same where mistakes never show, with a critic that knows locks whose do.",
         "auto: without such a critic. success-replay: without any, the best baseline of credit-map in every cell.",
         "Every seed has a teaching, a warm start and rule tables of its own; none was seen before the settings stood.",
-        "Teaching is played with five critical cues, also for the lock with eight.",
+        "Teaching is played with five critical cues, also for the lock with eight. Lambda between turns is 0 with a "
+        "critic that knows mistakes which show at once, and .7 otherwise.",
         "Tokens of the teaching are not in those of a method: they are spent once, and stand in a column of their own.",
         "Quick mode has two seeds, too few for an interval of a median: it shows figures and stays undecided.",
     ),
