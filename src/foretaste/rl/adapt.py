@@ -64,7 +64,7 @@ class LambdaAdapter:
 
     @property
     def rows(self) -> list[list[float]]:
-        """What the ranking rests on: another run's `prior`."""
+        """What the ranking rests on: the rows of this run or, until there are any, the prior."""
         return [list(row) for row in self.seen or self.prior]
 
     @property

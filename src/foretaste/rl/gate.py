@@ -64,9 +64,8 @@ class GateKeeper:
         self.config = config
         self.memory_steps = memory_steps
         self.off = config.max_probability == 0.0
-        self.recent: list[
-            list[float]
-        ] = []  # episodes, weighted successes, stopped, expected lost successes, V at first
+        self.recent: list[list[float]] = []
+        """Of each step: episodes, weighted successes, stopped, expected lost successes, sum of V at first."""
 
     def gate(self, *, believed: bool = False) -> Gate | None:
         """Return the gate of the next step; None while it is off or nothing has succeeded yet.
