@@ -311,7 +311,8 @@ def test_lambda_follows_v_and_drives_together():
     harmful = [episode(turn("a", "x", harm=1.0), turn("b", "x"), turn("c", "x"), success=0.0) for _ in range(8)]
     config = TrainConfig(drives=DrivesConfig(permission=0.5), algorithm=AlgorithmConfig(adapt_lambda=True))
     for share, lower in ((0.0, False), (1.0, True)):
-        learner = Learner(config, cast(Any, SimpleNamespace()), cast(Any, None), lambda step, advice: None)
+        updater = SimpleNamespace(actor_critic=SimpleNamespace(critic_taught=False))
+        learner = Learner(config, cast(Any, updater), cast(Any, None), lambda step, advice: None)
         metrics = learner._judge_critic(make_batch([*kind, *harmful]), Feelings(config.drives), share)
         assert (learner.adapter.value < 0.9) == lower
         assert metrics["value/auc_50"] == 0.5  # the critic is still measured alone

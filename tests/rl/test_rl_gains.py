@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -138,6 +139,7 @@ class Imitator:
     """Stands in for the updater: counts what is imitated."""
 
     has_critic = True
+    actor_critic = SimpleNamespace(critic_taught=False)
 
     def __init__(self) -> None:
         self.imitated: list[int] = []
@@ -169,7 +171,7 @@ def imitating(folder: Path, name: Any, outcomes: tuple[float, ...]) -> tuple[Lea
 )
 def test_each_pass_over_successes_is_a_step_beside_v_too(tmp_path: Path, name: Any, method: Any, steps: int) -> None:
     learner, updater = imitating(tmp_path, name, (1.0, 1.0, 1.0, 0.0))
-    learner.method = method
+    learner.method, learner.successes = method, 4
     metrics = learner._replay_successes(2)
     assert updater.imitated == [2] * steps
     assert metrics.get("policy/imitation_loss") == ({0: None, 1: 1.0, 3: 2.0}[steps])

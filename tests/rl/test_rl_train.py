@@ -233,7 +233,7 @@ def test_dynamic_sampling_counts_all_it_samples_and_learns_from_groups_that_diff
 
 
 def test_the_biased_gate_runs_for_comparison(tmp_path, monkeypatch):
-    monkeypatch.setattr(GateKeeper, "gate", lambda self: Gate(10.0, 0.9, 100.0))  # nearly everything is hopeless
+    monkeypatch.setattr(GateKeeper, "gate", lambda self, **_: Gate(10.0, 0.9, 100.0))  # nearly everything is hopeless
     gate = GateConfig(max_probability=0.9, unbiased=False)
     checkpoint = train(config(tmp_path, steps=1, gate=gate, imitate=ImitateConfig()), env=Signs)
     stored = read_episodes(tmp_path / (checkpoint.run or "") / "episodes" / "step-000001.npz")
