@@ -130,6 +130,17 @@ def ratio(results: Results, treatment: str, cell: Cell, seed: int) -> Bounds | N
     return Bounds(low, high)
 
 
+def mean_ratios(results: Results, treatment: str, cells: Sequence[Cell]) -> dict[int, Bounds]:
+    """Return each seed's mean of `ratio` over cells; a seed that lacks one of them is left out."""
+    found = {}
+    for seed in results.seeds:
+        known = [bounds for cell in cells if (bounds := ratio(results, treatment, cell, seed)) is not None]
+        if cells and len(known) == len(cells):
+            low, high = (sum(ends) / len(known) for ends in zip(*known, strict=True))
+            found[seed] = Bounds(low, high)
+    return found
+
+
 def rows_of(results: Results, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Return one row a cell: tokens to half success of each method, and the ratio of the medians."""
     found = []

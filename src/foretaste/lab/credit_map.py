@@ -7,9 +7,10 @@ method has the same token budget; a cell's ratio is the tokens to half success o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-from foretaste.lab.cells import BEST, METRIC, Cell, cells_in, plan, ratio, rows_of
+from foretaste.lab.cells import BEST, METRIC, Cell, cells_in, mean_ratios, plan, rows_of
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Expectation, Study
@@ -38,26 +39,15 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
 
     The worst cell is the one with the lowest mean over seeds, so that a single unlucky seed does not choose it.
     """
-    cells = [cell for cell in cells_in(results, CELLS) if promised(cell) or expectation.treatment == "auto"]
-    table = {
-        cell: {seed: ratio(results, expectation.treatment, cell, seed) for seed in results.seeds} for cell in cells
-    }
-    if expectation.treatment == "auto":
-        known = {cell: _mean_low(row.values()) for cell, row in table.items()}
-        cells = [min(known, key=lambda cell: known[cell])] if known else []
-    found = {}
-    for seed in results.seeds:
-        row = [table[cell][seed] for cell in cells]
-        if row and all(bounds is not None for bounds in row):
-            present = [bounds for bounds in row if bounds is not None]
-            low = sum(bounds.low for bounds in present) / len(present)
-            high = sum(bounds.high for bounds in present) / len(present)
-            found[seed] = Bounds(low, high)
-    return found
+    name, cells = expectation.treatment, cells_in(results, CELLS)
+    if name == "auto":
+        known = {cell: _mean_low(mean_ratios(results, name, [cell]).values()) for cell in cells}
+        return mean_ratios(results, name, [min(known, key=lambda cell: known[cell])] if known else [])
+    return mean_ratios(results, name, [cell for cell in cells if promised(cell)])
 
 
-def _mean_low(row: Any) -> float:
-    lows = [max(bounds.low, -math.log(1e3)) for bounds in row if bounds is not None]
+def _mean_low(row: Iterable[Bounds]) -> float:
+    lows = [max(bounds.low, -math.log(1e3)) for bounds in row]
     return sum(lows) / len(lows) if lows else -math.inf  # not measured: it may be the worst
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from foretaste.config import TrainConfig
-from foretaste.lab.cells import METRIC, Cell, lock_base, median_tokens, ratio, times_fewer, tokens_text
+from foretaste.lab.cells import METRIC, Cell, lock_base, mean_ratios, median_tokens, times_fewer, tokens_text
 from foretaste.lab.methods import method
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
@@ -61,14 +61,7 @@ PLACES: dict[str, tuple[str, tuple[Cell, ...]]] = {
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     """Return each seed's mean log ratio, over the expectation's cells, of success replay's tokens to those of ours."""
     name, planned = PLACES[expectation.treatment]
-    cells = [cell for cell in planned if f"{name} @ {cell.name}" in results.arms]
-    found = {}
-    for seed in results.seeds:
-        known = [bounds for cell in cells if (bounds := ratio(results, name, cell, seed)) is not None]
-        if cells and len(known) == len(cells):
-            low, high = (sum(ends) / len(known) for ends in zip(*known, strict=True))
-            found[seed] = Bounds(low, high)
-    return found
+    return mean_ratios(results, name, [cell for cell in planned if f"{name} @ {cell.name}" in results.arms])
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

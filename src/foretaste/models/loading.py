@@ -130,20 +130,20 @@ def take_critic(critic: torch.nn.Module, config: ModelConfig) -> list[list[float
     Raises: ModelError if that is no checkpoint, or its critic has another shape.
     """
     folder = Path(str(config.critic_from))
-    card = saved_card(folder) if folder.is_dir() else None
-    if card is None:
+    saved = saved_config(folder) if folder.is_dir() else None
+    if saved is None:
         raise ModelError(
             f"model.critic_from = {config.critic_from!r} is no foretaste checkpoint: it has no {CARD_FILE}. Accepted: "
             "the folder `checkpoint` of a run of `foretaste train`"
         )
-    differences = critic_differences(from_dict(ModelConfig, card["config"], where=str(folder / CARD_FILE)), config)
+    differences = critic_differences(saved, config)
     if differences:
         raise ModelError(
             f"The critic of {folder} has another shape: {'; '.join(differences)}. Set the same in this run, or teach a "
             "critic of this shape"
         )
     load_critic(critic, folder)
-    return card.get("ranking", [])
+    return (saved_card(folder) or {}).get("ranking", [])
 
 
 def load_critic(critic: torch.nn.Module, folder: Path) -> None:

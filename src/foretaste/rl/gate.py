@@ -94,7 +94,7 @@ class GateKeeper:
             float(sum(weight * success for weight, success in successes)),
             float(sum(episode.end is EpisodeEnd.STOPPED for episode in good)),
             float(sum((weight - 1) * success for weight, success in successes)),
-            float(sum(episode.turns[0].action.values[0] for episode in good if _has_values(episode))),
+            float(sum(turn.action.values[0] for e in good for turn in e.turns[:1] if turn.action.values)),
         ]
         self.recent = [*self.recent, row][-self.memory_steps :]
         _, _, stopped, lost, _ = np.sum(self.recent, axis=0)
@@ -113,10 +113,6 @@ class GateKeeper:
     def load(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state`."""
         self.off, self.recent = state["off"], [[*row, 0.0][:5] for row in state["recent"]]  # rows once had four
-
-
-def _has_values(episode: Episode) -> bool:
-    return bool(episode.turns and episode.turns[0].action.values)
 
 
 def episode_weight(episode: Episode) -> float:

@@ -162,9 +162,12 @@ class Learner:
             )
         return metrics | self._replay_successes(step)
 
+    def _succeeded_enough(self) -> bool:
+        return self.successes >= self.config.replay.actor_start_successes
+
     def _knows_enough(self) -> bool:
         """Whether the actor may move: after the first successes, or by a critic that knows what leads to one."""
-        return self.successes >= self.config.replay.actor_start_successes or (
+        return self._succeeded_enough() or (
             self.taught is not None and self.by_value and self.adapter.ranking is not None
         )
 
@@ -256,7 +259,7 @@ class Learner:
         replay = self.config.replay
         if not replay.success_episodes or (self.auto and self.method == "leave-one-out"):
             return {}
-        if self.successes < replay.actor_start_successes:  # by a critic from an earlier run the actor moves before
+        if not self._succeeded_enough():  # by a critic from an earlier run the actor moves before
             return {}
         rng = np.random.default_rng(keyed_seed(self.config.seed, label, step))
         rate = self.updater.warmup(step) * self.config.algorithm.learning_rate

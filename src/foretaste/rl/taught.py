@@ -29,9 +29,17 @@ class TaughtCritic:
     def __init__(self, start_successes: int) -> None:
         """`start_successes`: of this run, after which the critic is its own (`replay.critic_start_successes`)."""
         self.start_successes = start_successes
-        self.believed = True
-        self.own = start_successes == 0
         self.promised, self.came = 0.0, 0
+
+    @property
+    def believed(self) -> bool:
+        """Whether so few successes are no wonder, if what it promised were true."""
+        return float(poisson.cdf(self.came, self.promised)) >= DOUBT
+
+    @property
+    def own(self) -> bool:
+        """Whether it has seen enough successes of this run to be its own."""
+        return self.came >= self.start_successes
 
     def update(self, episodes: Sequence[Episode], rows: Sequence[Sequence[float]]) -> dict[str, float]:
         """Fold in a step's episodes and their values (B x T, padding allowed), which the critic has not learned from.
@@ -46,16 +54,13 @@ class TaughtCritic:
         judged = judged_values(episodes, rows)
         self.promised += sum(value_at_part(values, PARTS["75"]) for values, _ in judged)
         self.came += sum(success >= 1.0 for _, success in judged)
-        self.believed = float(poisson.cdf(self.came, self.promised)) >= DOUBT
-        self.own = not self.believed or self.came >= self.start_successes
         told = {"value/promised_successes": self.promised, "value/came_successes": float(self.came)}
         return told if self.believed else told | {"value/dropped": 1.0}
 
     def state(self) -> dict[str, Any]:
         """Return what `load` restores."""
-        return {name: getattr(self, name) for name in ("believed", "own", "promised", "came")}
+        return {"promised": self.promised, "came": self.came}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state`."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        self.promised, self.came = state["promised"], state["came"]
