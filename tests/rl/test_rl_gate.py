@@ -139,25 +139,39 @@ def test_gate_refuses_settings_that_would_bias_it(settings):
         Gate(hopeful_value=0.5, **settings)
 
 
-def played(first: float, success: float) -> Episode:
-    turn = Turn("", Action("", (1, 2), (-0.1, -0.1), (first, 0.9)), (3,))
+def test_a_gate_without_a_hopeful_value_compares_with_the_episodes_own_first_state():
+    gate = Gate(hopeful_value=None, max_weight=100.0, hopeful_share=0.5)
+    assert gate.probability(0.02, [], first=0.04) == 0
+    assert gate.probability(0.01, [], first=0.04) == pytest.approx(0.375)
+    assert gate.probability(0.02, [], first=0.08) == pytest.approx(0.375)
+    assert gate.probability(0.0, []) == 0  # nothing was promised
+    assert Gate(hopeful_value=0.02, max_weight=100.0).probability(0.01, [], first=0.9) == pytest.approx(0.375)
+
+
+def played(success: float) -> Episode:
+    turn = Turn("", Action("", (1, 2), (-0.1, -0.1), (0.5, 0.9)), (3,))
     return Episode("toy", 1, "train", 1, "plain", (turn,), EpisodeEnd.TERMINATED, success)
 
 
 def test_a_believed_critics_promise_stands_in_for_success_until_there_is_some():
-    keeper = GateKeeper(GateConfig(max_probability=0.75))
-    assert keeper.gate(believed=True) is None  # before the first step nothing has been promised either
-    failed = Episode("toy", 1, "train", 1, "plain", (), EpisodeEnd.ERROR, None)
-    keeper.update([played(0.04, 0.0), played(0.08, 0.0), failed])
+    keeper = GateKeeper(GateConfig(max_probability=0.75, hopeful_share=0.4))
     assert keeper.gate() is None
-    promised = keeper.gate(believed=True)
-    assert promised is not None
-    assert promised.hopeful_value == pytest.approx(0.5 * 0.06)
-    keeper.update([played(0.04, 1.0), played(0.04, 0.0)])
+    assert keeper.gate(believed=True) == Gate(None, 0.75, 4.0, 0.4)  # from the first step on
+    keeper.update([played(0.0), played(0.0)])
+    assert keeper.gate() is None
+    assert keeper.gate(believed=True) == Gate(None, 0.75, 4.0, 0.4)
+    failed = Episode("toy", 1, "train", 1, "plain", (), EpisodeEnd.ERROR, None)
+    keeper.update([played(1.0), played(0.0), failed])
     came = keeper.gate(believed=True)
     assert came is not None
     assert came == keeper.gate()
-    assert came.hopeful_value == pytest.approx(0.5 * 0.25)
-    older = {"off": False, "recent": [[4.0, 2.0, 0.0, 0.0]]}
-    keeper.load(older)
+    assert came.hopeful_value == pytest.approx(0.4 * 0.25)
+
+
+@pytest.mark.parametrize("row", [[4.0, 2.0, 0.0, 0.0], [4.0, 2.0, 0.0, 0.0, 0.3]])
+def test_a_keeper_reads_states_of_earlier_versions(row):
+    keeper = GateKeeper(GateConfig(max_probability=0.75))
+    keeper.load({"off": False, "recent": [row]})
     assert keeper.gate() == Gate(0.25, 0.75, 4.0)
+    keeper.update([played(0.0)])
+    assert keeper.state()["recent"] == [[4.0, 2.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]

@@ -18,6 +18,7 @@ from foretaste.config import (
 )
 from foretaste.errors import ConfigError
 from foretaste.lab.gate import STUDY
+from foretaste.lab.study import Arm
 from foretaste.records import EpisodeEnd
 from foretaste.rl import learn
 from foretaste.rl.advise import Advice, Evidence
@@ -44,7 +45,7 @@ def test_a_gate_with_a_value_function_is_accepted_and_so_are_all_arms_of_its_stu
         check(TrainConfig(algorithm=AlgorithmConfig(name=name), gate=GATE))
     for plan in (STUDY.quick, STUDY.full):
         for arm in plan.arms.values():
-            check(arm(1))
+            check(arm.config(1) if isinstance(arm, Arm) else arm(1))
 
 
 class Good(Delayed):

@@ -239,15 +239,17 @@ def test_what_info_may_hold_is_taken_as_it_is_meant():
     assert player.error == "reset returned info of type NoneType; return a dict"
 
 
-def test_gate_stops_with_the_recorded_probability_and_bootstraps(actor_critic):
-    gate = Gate(hopeful_value=2.0, max_probability=0.5, max_weight=100.0)  # V < 2 always: it often stops
+@pytest.mark.parametrize("hopeful", [2.0, None])
+def test_gate_stops_with_the_recorded_probability_and_bootstraps(actor_critic, hopeful):
+    gate = Gate(hopeful, max_probability=0.5, max_weight=100.0, hopeful_share=4.0)  # V is always below: it often stops
     episodes = rollout(sampler(actor_critic), tasks(60), pool(Count), gate=gate).episodes
     stopped = [episode for episode in episodes if episode.end is EpisodeEnd.STOPPED]
     assert 10 < len(stopped) < 50
     for episode in episodes:
         assert episode.turns[0].gate_probability == 0.0
         for turn in episode.turns[1:]:
-            expected = gate.max_probability * (1 - turn.action.values[0] / gate.hopeful_value)
+            bar = hopeful or 4.0 * episode.turns[0].action.values[0]
+            expected = gate.max_probability * (1 - turn.action.values[0] / bar)
             assert turn.gate_probability == pytest.approx(expected, abs=1e-6)
     for episode in stopped:
         assert episode.success is None

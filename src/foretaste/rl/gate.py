@@ -23,11 +23,12 @@ from foretaste.records import Episode, EpisodeEnd
 class Gate:
     """Stops an episode with probability rising from 0 at `hopeful_value` to `max_probability` at V = 0."""
 
-    hopeful_value: float
-    """V at or above which an episode is never stopped."""
+    hopeful_value: float | None
+    """V at or above which an episode is never stopped; None: `hopeful_share` of V of the episode's own first state."""
     max_probability: float = 0.75
     max_weight: float = 4.0
     """Largest product of 1 / (1 - p) that an episode may carry."""
+    hopeful_share: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_probability < 1:
@@ -35,20 +36,23 @@ class Gate:
         if self.max_weight < 1:
             raise ConfigError(f"gate max_weight = {self.max_weight}; accepted: 1 or more")
 
-    def probability(self, value: float, past: Sequence[float]) -> float:
-        """Return p for a state of this value, given the probabilities of the gates already passed.
+    def probability(self, value: float, past: Sequence[float], first: float = 0.0) -> float:
+        """Return p for a state of this value, given the episode's gates so far and V of its `first` state.
 
         p = min(p_max (1 - V / V_hopeful)^+, 1 - W / W_max), with W the weight carried so far.
         """
-        if self.hopeful_value <= 0 or value >= self.hopeful_value:
+        hopeful = self.hopeful_share * first if self.hopeful_value is None else self.hopeful_value
+        if hopeful <= 0 or value >= hopeful:
             return 0.0
         weight = math.prod(1.0 / (1.0 - p) for p in past)
-        wanted = self.max_probability * min(1.0, 1.0 - value / self.hopeful_value)
+        wanted = self.max_probability * min(1.0, 1.0 - value / hopeful)
         return max(0.0, min(wanted, 1.0 - weight / self.max_weight))
 
-    def decide(self, value: float, past: Sequence[float], key: tuple[int, int]) -> tuple[float, bool]:
+    def decide(
+        self, value: float, past: Sequence[float], key: tuple[int, int], first: float = 0.0
+    ) -> tuple[float, bool]:
         """Return (p, stop?) at this boundary; the coin is keyed, so a repeated run tosses the same one."""
-        p = self.probability(value, past)
+        p = self.probability(value, past, first)
         return p, p > 0 and float(np.random.default_rng([*key, 0x6A7E]).random()) < p
 
 
@@ -65,23 +69,22 @@ class GateKeeper:
         self.memory_steps = memory_steps
         self.off = config.max_probability == 0.0
         self.recent: list[list[float]] = []
-        """Of each step: episodes, weighted successes, stopped, expected lost successes, sum of V at first."""
+        """Of each step: episodes, weighted successes, stopped, expected lost successes."""
 
     def gate(self, *, believed: bool = False) -> Gate | None:
         """Return the gate of the next step; None while it is off or nothing has succeeded yet.
 
-        With a critic from an earlier run that is `believed`, its mean V of the first states stands in for the success
-        that has not come yet.
+        With a critic from an earlier run that is `believed`, what it promised at the beginning of each episode stands
+        in for the success that has not come yet.
         """
-        if self.off or not self.recent:
+        config = self.config
+        if self.off:
             return None
-        episodes, successes, _, _, promised = np.sum(self.recent, axis=0)
-        if believed and successes == 0:
-            successes = promised
-        hopeful = self.config.hopeful_share * successes / max(1.0, episodes)
-        if hopeful <= 0:
-            return None
-        return Gate(float(hopeful), self.config.max_probability, self.config.max_weight)
+        episodes, successes = np.sum(self.recent, axis=0)[:2] if self.recent else (0.0, 0.0)
+        if successes <= 0:
+            return Gate(None, config.max_probability, config.max_weight, config.hopeful_share) if believed else None
+        hopeful = config.hopeful_share * successes / episodes
+        return Gate(float(hopeful), config.max_probability, config.max_weight, config.hopeful_share)
 
     def update(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """Fold in a step's episodes; return the `gate/*` metrics, empty without a gate."""
@@ -94,10 +97,9 @@ class GateKeeper:
             float(sum(weight * success for weight, success in successes)),
             float(sum(episode.end is EpisodeEnd.STOPPED for episode in good)),
             float(sum((weight - 1) * success for weight, success in successes)),
-            float(sum(turn.action.values[0] for e in good for turn in e.turns[:1] if turn.action.values)),
         ]
         self.recent = [*self.recent, row][-self.memory_steps :]
-        _, _, stopped, lost, _ = np.sum(self.recent, axis=0)
+        _, _, stopped, lost = np.sum(self.recent, axis=0)
         metrics = {"gate/stopped": row[2] / max(1.0, row[0])}
         if stopped:
             metrics["gate/lost_share"] = float(lost / stopped)
@@ -112,7 +114,7 @@ class GateKeeper:
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state`."""
-        self.off, self.recent = state["off"], [[*row, 0.0][:5] for row in state["recent"]]  # rows once had four
+        self.off, self.recent = state["off"], [row[:4] for row in state["recent"]]  # rows once had five
 
 
 def episode_weight(episode: Episode) -> float:

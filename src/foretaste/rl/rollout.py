@@ -193,9 +193,8 @@ class _Streamed:
         player = self.players[int(conversation.key)]
         stop = bool(self.give_up and self.give_up(player, value))
         if self.gate is not None:
-            player.gate_probability, stop = self.gate.decide(
-                value, [turn.gate_probability for turn in player.turns], (player.task.sample_seed, len(player.turns))
-            )
+            past, key = [turn.gate_probability for turn in player.turns], (player.task.sample_seed, len(player.turns))
+            player.gate_probability, stop = self.gate.decide(value, past, key, player.turns[0].action.values[0])
         if stop:
             player.stop(value)
             self._over(player)
