@@ -1,7 +1,6 @@
 """The study of a critic that was taught elsewhere: how it teaches, shares a teaching, and reads what came out."""
 
 import dataclasses
-import math
 
 import pytest
 
@@ -15,7 +14,7 @@ from foretaste.lab.verdict import Decision, judge
 from foretaste.ledger import Ledger
 
 STUDY = load("taught")
-RARER, RARE, MISLED = STUDY.expectations
+GATED, RARER, SEEN, MISLED = STUDY.expectations
 
 
 def test_no_table_is_scored_that_a_critic_was_taught_on_and_no_seed_shares_one():
@@ -85,11 +84,13 @@ def made_up(tokens, seeds=tuple(range(12))):
 
 FIGURES = {
     ("taught", "rare"): 1000,
-    ("auto", "rare"): 3000,
+    ("gated", "rare"): 500,
     ("success-replay", "rare"): 4000,
     ("taught", "rarer"): 2000,
+    ("gated", "rarer"): 1000,
     ("success-replay", "rarer"): None,
     ("taught", "late"): 1000,
+    ("gated", "late"): 900,
     ("success-replay", "late"): 9000,
     ("misled", "silent"): 5000,
     ("success-replay", "silent"): 4500,
@@ -99,7 +100,8 @@ FIGURES = {
 def test_each_expectation_is_judged_over_its_own_cells():
     results = made_up(FIGURES)
     found = {one: judge(one, taught.effects(results, one), results.seeds) for one in STUDY.expectations}
-    assert found[RARE].estimate == pytest.approx(math.sqrt(4 * 9), rel=0.01)
+    assert found[GATED].low == pytest.approx((8 * 30 * 10) ** (1 / 3), rel=0.01)
+    assert found[SEEN].low == pytest.approx((4 * 15 * 9) ** (1 / 3), rel=0.01)
     assert found[RARER].low == pytest.approx(30_000 / 2000, rel=0.01)  # the budget's end at least
     assert found[MISLED].estimate == pytest.approx(0.9, rel=0.01)
     assert {one.decision for one in found.values()} == {Decision.HELD}
@@ -110,17 +112,19 @@ def test_each_expectation_is_judged_over_its_own_cells():
 def test_the_table_says_when_a_teaching_has_paid():
     rows = {(row["mistakes"], row["start"]): row for row in taught.rows(made_up(FIGURES))}
     rare, rarer, silent = (rows[key] for key in (("at once", 1 / 32), ("at once", 1 / 256), ("silent", 1 / 32)))
-    assert rare["times fewer"] == "4.00"
-    assert rare["tasks until it has paid"] == "67"  # 200,000 / 3,000
-    assert rare["auto, tokens"] == "3,000"
+    assert rare["times fewer"] == "8.00"
+    assert rare["tasks until it has paid"] == "57"  # 200,000 / 3,500
+    assert rare["taught, tokens"] == "1,000"
     assert rarer["times fewer"] == "only ours"
     assert rarer["tasks until it has paid"] == "not known"
     assert silent["critic taught where they show"] == "at once"
-    assert silent["tasks until it has paid"] == "never"
+    assert silent["times fewer"] == "0.90"
+    assert "tasks until it has paid" not in silent  # its teaching was for locks of another kind
 
 
 def test_a_seed_without_one_of_its_cells_is_left_out():
     results = made_up(FIGURES)
     gone = [o for o in results.outcomes if not (o.arm == f"taught @ {taught.LATE.name}" and o.seed == 2)]
-    assert set(taught.effects(Results(gone), RARE)) == set(range(12)) - {2}
+    assert set(taught.effects(Results(gone), SEEN)) == set(range(12)) - {2}
+    assert set(taught.effects(Results(gone), GATED)) == set(range(12))
     assert set(taught.effects(Results(gone), RARER)) == set(range(12))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
 from foretaste.rl.adapt import LambdaAdapter, pairs_of, pooled
+from foretaste.rl.diagnostics import Judged
 
 
 def episode(value, success):
@@ -81,8 +82,28 @@ def test_the_standard_error_is_that_of_repeated_draws():
     found = []
     for _ in range(400):
         won = np.arange(60) < 20
-        found.append(pairs_of(rng.normal(size=60) + won, won))
+        found.append(
+            pairs_of([Judged([v], float(w), 1.0) for v, w in zip(rng.normal(size=60) + won, won, strict=True)], 0.5)
+        )
     shares = [row[1] / row[0] for row in found]
     assert math.sqrt(np.mean([row[2] for row in found])) == pytest.approx(np.std(shares), rel=0.15)
     assert pooled(found).error == pytest.approx(np.std(shares) / math.sqrt(len(found)), rel=0.2)
     assert pooled([]) is None
+
+
+def test_survivors_of_the_gate_stand_for_those_that_were_stopped():
+    """Of the doomed three in four are stopped: the others weigh four, and the ranking is that of whole episodes."""
+    rng = np.random.default_rng(5)
+    gated, whole, errors = [], [], []
+    for _ in range(300):
+        doomed = rng.random(80) < 0.6
+        scores = rng.normal(size=80) - 2 * doomed
+        won = ~doomed & (rng.random(80) < 0.5)
+        judged = [Judged([v], float(w), 4.0 if d else 1.0) for v, w, d in zip(scores, won, doomed, strict=True)]
+        stays = ~doomed | (rng.random(80) < 0.25)
+        whole.append(pairs_of([one._replace(weight=1.0) for one in judged], 0.5))
+        gated.append(pairs_of([one for one, stay in zip(judged, stays, strict=True) if stay], 0.5))
+        errors.append(gated[-1][2])
+    assert pooled(gated).auc == pytest.approx(pooled(whole).auc, abs=0.01)
+    assert math.sqrt(np.mean(errors)) == pytest.approx(np.std([row[1] / row[0] for row in gated]), rel=0.25)
+    assert np.mean([row[0] for row in gated]) < np.mean([row[0] for row in whole])

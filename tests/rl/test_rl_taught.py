@@ -93,14 +93,17 @@ def test_its_state_comes_back() -> None:
     assert (again.believed, again.own) == (critic.believed, critic.own) == (True, False)
 
 
-def test_an_earlier_runs_ranking_counts_until_this_run_has_one() -> None:
-    adapter = LambdaAdapter(0.7, prior=RANKS)
+def test_an_earlier_runs_ranking_counts_as_steps_before_the_first() -> None:
+    adapter = LambdaAdapter(0.7, steps=3, prior=RANKS)
     assert adapter.value == pytest.approx(0.7)
     assert adapter.rows == RANKS
-    adapter.update([episode(0.1, 1.0), *[episode(0.9, 0.0)] * 30])
+    adapter.update([episode(0.1, 1.0), episode(0.9, 0.0)])
+    assert adapter.value == pytest.approx(0.7)  # one success, ranked wrongly, is no news
+    for _ in range(2):
+        adapter.update([*[episode(0.1, 1.0)] * 5, *[episode(0.9, 0.0)] * 30])
     assert adapter.value == 1.0
-    assert len(adapter.rows) == 1
-    assert adapter.rows != RANKS
+    assert len(adapter.rows) == 3
+    assert not any(row in RANKS for row in adapter.rows)
 
 
 # What a step does with it -------------------------------------------------------------------------

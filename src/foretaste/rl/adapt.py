@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from foretaste.records import Episode
-from foretaste.rl.diagnostics import judged_values, value_at_part
+from foretaste.rl.diagnostics import PARTS, Judged, judged_values, value_at_part
+from foretaste.statistics import auc
 
 CHANCE, GOOD = 0.5, 0.75
 """AUC halfway at which the critic is trusted not at all, and fully."""
@@ -37,11 +37,14 @@ class LambdaAdapter:
     The AUC of each step is weighted by its pairs of a success and a failure, and only pairs of the same step count:
     a policy that gets better from step to step would else look like a critic that ranks. SE is Hanley & McNeil's
     (1982) of each step, combined with the same weights. Before any pair was seen, here or in the run that a critic
-    comes from, lambda is 1.
+    comes from, lambda is 1. With a gate a survivor counts for those that were stopped where it went on.
     """
 
     def __init__(self, floor: float, steps: int = 8, prior: Sequence[Sequence[float]] = ()) -> None:
-        """`prior`: rows of an earlier run, which count until a pair of this one has been seen."""
+        """`prior`: rows of an earlier run, which count as steps before the first, until `steps` of this one have pairs.
+
+        A first success of this run alone would say next to nothing, and would take the place of hundreds of pairs.
+        """
         self.floor = floor
         self.steps = steps
         self.prior = prior
@@ -49,10 +52,7 @@ class LambdaAdapter:
 
     def update(self, episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None = None) -> float:
         """Fold in a step's episodes (`rows`: their values, see `judged_values`) and return lambda."""
-        judged = judged_values(episodes, rows)
-        scores = np.array([value_at_part(values, 0.5) for values, _ in judged])
-        won = np.array([success >= 1.0 for _, success in judged], dtype=bool)
-        row = pairs_of(scores, won)
+        row = pairs_of(judged_values(episodes, rows), PARTS["50"])
         if row[0]:
             self.seen = [*self.seen, row][-self.steps :]
         return self.value
@@ -64,8 +64,8 @@ class LambdaAdapter:
 
     @property
     def rows(self) -> list[list[float]]:
-        """What the ranking rests on: the rows of this run or, until there are any, the prior."""
-        return [list(row) for row in self.seen or self.prior]
+        """What the ranking rests on: the newest rows of the prior and this run."""
+        return [list(row) for row in (*self.prior, *self.seen)][-self.steps :]
 
     @property
     def value(self) -> float:
@@ -85,21 +85,27 @@ class LambdaAdapter:
         self.seen = [list(row) for row in state]
 
 
-def pairs_of(scores: np.ndarray, won: np.ndarray) -> list[float]:
-    """Return [pairs, pairs in which the success has the higher score (ties half), variance of their share].
+def pairs_of(judged: Sequence[Judged], part: float) -> list[float]:
+    """Return [pairs, those in which the success has the higher V (ties half), variance of their share].
+
+    V is that at a `part` of an episode's tokens. Unequal weights count as fewer episodes: (sum W)^2 / sum W^2 of each
+    outcome (Kish 1965).
 
     Source: Hanley & McNeil 1982, equations 2 and 3. The share is kept half a pair away from 0 and 1, where the
     formula would claim to be certain.
     """
-    wins, losses = int(won.sum()), int((~won).sum())
-    pairs = wins * losses
-    if pairs == 0:
+    won = np.array([one.success >= 1.0 for one in judged], dtype=bool)
+    weights = np.array([one.weight for one in judged])
+    measured = auc(np.array([value_at_part(one.values, part) for one in judged]), won, weights)
+    if measured is None:
         return [0.0, 0.0, 0.0]
-    higher = float(rankdata(scores)[won].sum()) - wins * (wins + 1) / 2
-    share = min(max(higher / pairs, 0.5 / pairs), 1 - 0.5 / pairs)
+    wins, losses = (float(some.sum() ** 2 / (some**2).sum()) for some in (weights[won], weights[~won]))
+    pairs = wins * losses
+    higher = measured * pairs
+    share = min(max(measured, 0.5 / pairs), 1 - 0.5 / pairs)
     q1, q2 = share / (2 - share), 2 * share**2 / (1 + share)
     variance = (share * (1 - share) + (wins - 1) * (q1 - share**2) + (losses - 1) * (q2 - share**2)) / pairs
-    return [float(pairs), higher, max(variance, 0.0)]
+    return [pairs, higher, max(variance, 0.0)]
 
 
 def pooled(rows: Sequence[Sequence[float]]) -> Ranking | None:

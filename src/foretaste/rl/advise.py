@@ -26,7 +26,7 @@ from foretaste.progress import Silent
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.adapt import Ranking, pairs_of, pooled
 from foretaste.rl.batch import make_batch, usable, without_values
-from foretaste.rl.diagnostics import PARTS, judged_values, value_at_part
+from foretaste.rl.diagnostics import PARTS, judged_values
 from foretaste.rl.imitate import imitate
 from foretaste.rl.pools import pool_of
 from foretaste.rl.rollout import rollout
@@ -60,6 +60,8 @@ class Evidence:
     auc: dict[str, Ranking | None]
     """How well V ranks unfinished episodes, at 25, 50 and 75%; None where one of the outcomes is missing."""
     signals: tuple[Signal, ...] = ()
+    stopped: int = 0
+    """Episodes that the gate stopped, which are not among the `episodes`."""
 
     @property
     def success(self) -> float:
@@ -99,6 +101,8 @@ def choose(evidence: Evidence) -> Advice:
     """
     rank = evidence.auc.get("50")
     share = f"{evidence.successes} of {evidence.episodes} episodes succeed."
+    if evidence.stopped:
+        share = f"{share[:-1]}; the gate stopped {evidence.stopped} more."
     if evidence.turns <= 1:
         return Advice("leave-one-out", (share, _ONE_TURN), evidence)
     why = [share]
@@ -135,11 +139,7 @@ def evidence_of(
     """
     good = [e for e in episodes if e.end is not EpisodeEnd.ERROR and e.success is not None]
     judged = judged_values(episodes, rows)
-    won = np.array([success >= 1.0 for _, success in judged], dtype=bool)
-    auc = {
-        name: pooled([pairs_of(np.array([value_at_part(values, part) for values, _ in judged]), won)])
-        for name, part in PARTS.items()
-    }
+    auc = {name: pooled([pairs_of(judged, part)]) for name, part in PARTS.items()}
     if ranking is not None:
         auc["50"] = ranking
     return Evidence(
@@ -148,6 +148,7 @@ def evidence_of(
         turns=float(np.mean([len(e.turns) for e in good])) if good else 0.0,
         auc=auc,
         signals=tuple(found),
+        stopped=sum(e.end is EpisodeEnd.STOPPED for e in episodes),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,22 +69,28 @@ def token_values(episode: Episode) -> list[float]:
     return [value for turn in episode.turns for value in turn.action.values]
 
 
-def judged_values(
-    episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None = None
-) -> list[tuple[list[float], float]]:
-    """Return V before each action token, and success, of the usable episodes where both are known.
+class Judged(NamedTuple):
+    """What an episode that was played to its end says of V."""
+
+    values: list[float]
+    """V before each action token."""
+    success: float
+    weight: float
+    """Episodes that it stands for: those that the gate stopped where it survived, too."""
+
+
+def judged_values(episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None = None) -> list[Judged]:
+    """Return V and success of the usable episodes where both are known.
 
     `rows` replaces the recorded values, one row an episode, padding allowed on the right.
     """
-    return [(values, success) for _, values, success in _judged(episodes, rows)]
-
-
-def _judged(
-    episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None
-) -> list[tuple[Episode, list[float], float]]:
     given = [token_values(e) if rows is None else list(rows[i][: e.action_tokens]) for i, e in enumerate(episodes)]
     pairs = zip(episodes, given, strict=True)
-    return [(e, values, e.success) for e, values in pairs if e.success is not None and usable(e) and values]
+    return [
+        Judged(values, e.success, episode_weight(e))
+        for e, values in pairs
+        if e.success is not None and usable(e) and values
+    ]
 
 
 def value_at_part(values: Sequence[float], part: float) -> float:
@@ -97,12 +103,12 @@ def ranking(episodes: Sequence[Episode], rows: Sequence[Sequence[float]] | None 
 
     `rows` replaces the recorded values, see `judged_values`. Survivors of gates stand for the stopped episodes too.
     """
-    judged = _judged(episodes, rows)
-    outcomes = np.array([success >= 1.0 for _, _, success in judged], dtype=bool)
-    weights = np.array([episode_weight(episode) for episode, _, _ in judged])
+    judged = judged_values(episodes, rows)
+    outcomes = np.array([one.success >= 1.0 for one in judged], dtype=bool)
+    weights = np.array([one.weight for one in judged])
     result: dict[str, float | None] = {}
     for name, part in PARTS.items():
-        scores = np.array([value_at_part(values, part) for _, values, _ in judged])
+        scores = np.array([value_at_part(one.values, part) for one in judged])
         result[name] = auc(scores, outcomes, weights) if outcomes.any() and not outcomes.all() else None
     return result
 
@@ -116,7 +122,7 @@ def calibration(episodes: Sequence[Episode], *, label: str) -> dict[str, Any] | 
     for quarter in range(4):
         scores: list[float] = []
         outcomes: list[float] = []
-        for values, success in judged:
+        for values, success, _ in judged:
             chosen = values[quarter * len(values) // 4 : (quarter + 1) * len(values) // 4]
             scores += chosen
             outcomes += [success] * len(chosen)
@@ -125,8 +131,8 @@ def calibration(episodes: Sequence[Episode], *, label: str) -> dict[str, Any] | 
             bins += [
                 {"turn_part": part, **row._asdict()} for row in reliability_bins(np.array(scores), np.array(outcomes))
             ]
-    every = np.array([value for values, _ in judged for value in values])
-    outcome = np.array([success for values, success in judged for _ in values])
+    every = np.array([value for one in judged for value in one.values])
+    outcome = np.array([one.success for one in judged for _ in one.values])
     return {
         "label": label,
         "bins": bins,

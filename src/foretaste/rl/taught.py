@@ -52,8 +52,8 @@ class TaughtCritic:
         if not self.believed or self.own:
             return {}
         judged = judged_values(episodes, rows)
-        self.promised += sum(value_at_part(values, PARTS["75"]) for values, _ in judged)
-        self.came += sum(success >= 1.0 for _, success in judged)
+        self.promised += sum(value_at_part(one.values, PARTS["75"]) for one in judged)
+        self.came += sum(one.success >= 1.0 for one in judged)
         told = {"value/promised_successes": self.promised, "value/came_successes": float(self.came)}
         return told if self.believed else told | {"value/dropped": 1.0}
 
