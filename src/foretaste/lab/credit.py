@@ -55,12 +55,13 @@ STUDY = Study(
         Expectation("area", "value", "best baseline", size=0.0, required=False),
     ),
     quick=_plan(("guess",), ("value", "auto", "grpo", "success-replay"), (1, 2, 3), 5),
-    full=_plan(TASKS, COMPARED, (1, 2, 3, 4, 5), 50),
+    full=_plan(TASKS, COMPARED, (11, 12, 13, 14, 15), 50),
     effects=effects,
     rows=rows,
     notes=(
         "The effect is the difference in mean held-out success over the budget (area), mean over the tasks.",
         "The best baseline of each task is chosen after the fact, which favours it.",
         "Quick mode runs the untuned environment alone. Settings of the methods were chosen on lock.",
+        "Seeds 1 to 5 were run with an earlier auto and led to changes of it (decision 0012), so these are others.",
     ),
 )
