@@ -1,11 +1,12 @@
 """The study of a critic that was taught elsewhere: how it teaches, shares a teaching, and reads what came out."""
 
 import dataclasses
+import math
 
 import pytest
 
 from foretaste.envs.registry import make
-from foretaste.lab import jobs, taught, teaching
+from foretaste.lab import horizon, jobs, taught, teaching
 from foretaste.lab.cells import FRESH_TABLES, Cell
 from foretaste.lab.jobs import Context
 from foretaste.lab.results import Outcome, Results
@@ -128,3 +129,18 @@ def test_a_seed_without_one_of_its_cells_is_left_out():
     assert set(taught.effects(Results(gone), SEEN)) == set(range(12)) - {2}
     assert set(taught.effects(Results(gone), GATED)) == set(range(12))
     assert set(taught.effects(Results(gone), RARER)) == set(range(12))
+
+
+def test_horizons_are_judged_together_with_the_same_starting_success():
+    study = load("horizon")
+    assert {cell.start for cell in horizon.CELLS} == {taught.RARE.start}
+    assert [cell.horizon for cell in horizon.CELLS] == [20, 40]
+    tokens = {("gated", 0): 500, ("success-replay", 0): 4000, ("gated", 1): 1000, ("success-replay", 1): 9000}
+    results = Results(
+        Outcome(f"{name} @ {horizon.CELLS[place].name}", seed, result(reached))
+        for (name, place), reached in tokens.items()
+        for seed in range(9)
+    )
+    found = judge(study.expectations[0], horizon.effects(results, study.expectations[0]), results.seeds)
+    assert found.estimate == pytest.approx(math.sqrt(8 * 9), rel=0.01)
+    assert [row["turns"] for row in horizon.rows(results)] == [20, 40]

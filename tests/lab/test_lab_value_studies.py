@@ -16,7 +16,7 @@ from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import Expectation, load
 from foretaste.lab.verdict import Decision, judge
 
-NAMES = ("credit-map", "taught", "credit", "credit-maze", "gate", "replay", "think")
+NAMES = ("credit-map", "taught", "horizon", "credit", "credit-maze", "gate", "replay", "think")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STUDIES: dict[str, str] = {
     "credit-map": "foretaste.lab.credit_map",
     "taught": "foretaste.lab.taught",
+    "horizon": "foretaste.lab.horizon",
     "credit": "foretaste.lab.credit",
     "credit-maze": "foretaste.lab.credit_maze",
     "gate": "foretaste.lab.gate",

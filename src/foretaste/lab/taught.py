@@ -26,7 +26,6 @@ KIND = "at once"
 RARE, RARER, LATE = Cell(5, "at once", 10), Cell(8, "at once", 10), Cell(5, "late", 10)
 SILENT = Cell(5, "silent", 10)
 
-
 GATE = GateConfig(max_probability=0.75)
 GATED = {"taught": GateConfig(), "gated": GATE, "misled": GATE}
 """The arms with a taught critic, and the gate of each."""
@@ -45,12 +44,24 @@ def _arm(name: str, cell: Cell, *, kind: str | None, teaching_tokens: int) -> Ar
     return Arm(config) if kind is None else taught_arm(config, Cell(5, kind, cell.horizon), teaching_tokens)
 
 
-def _plan(cells: tuple[Cell, ...], seeds: tuple[int, ...], budget: int, teaching_tokens: int, minutes: float) -> Plan:
-    arms: dict[str, Any] = {}
+def plan(
+    cells: tuple[Cell, ...],
+    seeds: tuple[int, ...],
+    budget: int,
+    teaching_tokens: int,
+    minutes: float,
+    *,
+    names: tuple[str, ...] = ("gated", "taught"),
+) -> Plan:
+    """Return a plan with these arms in each cell, or a misled one where mistakes never show, and success replay."""
+    ours, controls = {}, {}
     for cell in cells:
-        kinds = {"misled": KIND} if cell == SILENT else {"gated": cell.visibility, "taught": cell.visibility}
-        for name, kind in {**kinds, REPLAY: None}.items():
-            arms[f"{name} @ {cell.name}"] = _arm(name, cell, kind=kind, teaching_tokens=teaching_tokens)
+        for name in ("misled",) if cell == SILENT else names:
+            kind = KIND if name == "misled" else cell.visibility
+            ours[f"{name} @ {cell.name}"] = _arm(name, cell, kind=kind, teaching_tokens=teaching_tokens)
+        controls[f"{REPLAY} @ {cell.name}"] = _arm(REPLAY, cell, kind=None, teaching_tokens=teaching_tokens)
+    (first, taught), *rest = ours.items()
+    arms = {first: taught, **controls, **dict(rest)}  # while one worker teaches, the other has work that waits for none
     return Plan(arms, seeds=seeds, token_budget=budget, minutes=minutes, max_steps=2000)
 
 
@@ -70,10 +81,10 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     return mean_ratios(results, name, [cell for cell in planned if f"{name} @ {cell.name}" in results.arms])
 
 
-def rows(results: Results) -> list[dict[str, Any]]:
+def rows(results: Results, cells: tuple[Cell, ...] = (*SEEN, SILENT)) -> list[dict[str, Any]]:
     """Return one row a cell: median tokens to half success, and after how many such tasks the teaching has paid."""
     found = []
-    for cell in (*SEEN, SILENT):
+    for cell in cells:
         arms = {name: f"{name} @ {cell.name}" for name in (*GATED, REPLAY)}
         medians = {name: median_tokens(results, arm) for name, arm in arms.items() if arm in results.arms}
         if not medians:
@@ -81,7 +92,7 @@ def rows(results: Results) -> list[dict[str, Any]]:
         ours = "misled" if "misled" in medians else "gated"
         done = [result for seed in results.seeds if (result := results.result(arms[ours], seed))]
         spent = done[0]["teaching_tokens"] if done else None
-        row: dict[str, Any] = {"start": cell.start, "mistakes": cell.visibility}
+        row: dict[str, Any] = {"start": cell.start, "mistakes": cell.visibility, "turns": cell.horizon}
         row["critic taught where they show"] = KIND if ours == "misled" else cell.visibility
         row |= {f"{name}, tokens": tokens_text(tokens) for name, tokens in medians.items()}
         row["times fewer"] = times_fewer(medians[REPLAY], medians[ours])
@@ -112,8 +123,8 @@ STUDY = Study(
         Expectation(METRIC, "taught, seen", REPLAY, size=2.0, effect="speedup", center="median", required=False),
         Expectation(METRIC, "misled, silent", REPLAY, size=0.8, effect="speedup", center="median", required=False),
     ),
-    quick=_plan((RARE, RARER, SILENT), (1, 2), 10_000, 40_000, 5),
-    full=_plan((*SEEN, SILENT), tuple(range(223, 235)), 30_000, 200_000, 45),
+    quick=plan((RARE, RARER, SILENT), (1, 2), 10_000, 40_000, 5),
+    full=plan((*SEEN, SILENT), tuple(range(223, 235)), 30_000, 200_000, 45),
     effects=effects,
     rows=rows,
     notes=(
