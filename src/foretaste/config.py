@@ -196,7 +196,8 @@ class GateConfig:
     max_probability: float = 0.0
     """Largest probability of stopping at one boundary; 0: no gate."""
     hopeful_share: float = 0.5
-    """An episode is never stopped while V is at least this share of the recent mean success."""
+    """An episode is never stopped while V is at least this share of the recent mean success (with a critic from an
+    earlier run, before any success: of V of its own first state)."""
     max_weight: float = 4.0
     """Largest weight that a surviving episode may carry."""
     unbiased: bool = True
