@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from foretaste.lab.charts import COLOURS, MAP_LEFT, WIDTH, Dot, Series, dot_map, line_chart
+from foretaste.lab.charts import COLOURS, HEIGHT, MAP_LEFT, WIDTH, Dot, Series, dot_map, line_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLACES = {
@@ -50,3 +50,31 @@ def test_long_names_stay_within_a_chart() -> None:
     svg = line_chart([Series(name, [[(0.0, 0.0), (1.0, 1.0)]])], title="t", x="x", y="y")
     label = next(one for one in ET.fromstring(svg).iter(f"{SVG}text") if one.text == name)
     assert float(label.attrib["x"]) + 6 * len(name) < WIDTH
+
+
+def test_many_seeds_are_drawn_faintly_under_their_median() -> None:
+    lines = [[(0.0, 0.0), (10.0, 1.0)], [(0.0, 0.0), (10.0, 0.5)], [(0.0, 0.2), (5.0, 0.2)]]  # the last ended early
+    drawn = [
+        [(float(x), float(y)) for x, y in (pair.split(",") for pair in one.attrib["points"].split())]
+        for one in ET.fromstring(
+            line_chart([Series("a", lines, middle=True)], title="t", x="x", y="y", y_range=(0.0, 1.0))
+        ).iter(f"{SVG}polyline")
+    ]
+    *seeds, middle = drawn
+    assert [len(line) for line in seeds] == [2, 2, 2]
+    bottom, top = seeds[0][0][1], seeds[0][1][1]
+
+    def value(y: float) -> float:
+        return (y - bottom) / (top - bottom)
+
+    assert value(middle[0][1]) == pytest.approx(0.0, abs=0.01)
+    assert value(middle[-1][1]) == pytest.approx(0.5, abs=0.01)  # of 1, .5 and the .2 it ended with
+    halfway = min(middle, key=lambda place: abs(place[0] - (seeds[0][0][0] + seeds[0][1][0]) / 2))
+    assert value(halfway[1]) == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize(("end", "above"), [(0.9, False), (0.1, True)])
+def test_the_legend_stands_where_lines_do_not_end(end: float, above: bool) -> None:
+    svg = line_chart([Series("name", [[(0.0, 0.5), (1.0, end)]])], title="t", x="x", y="y", y_range=(0.0, 1.0))
+    label = next(one for one in ET.fromstring(svg).iter(f"{SVG}text") if one.text == "name")
+    assert (float(label.attrib["y"]) < HEIGHT / 2) == above

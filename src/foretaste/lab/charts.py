@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from foretaste.lab.sequences import Bounds, median_of
 
 COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#be123c", "#0f766e", "#475569", "#b45309")
@@ -26,6 +28,8 @@ class Series(NamedTuple):
     dots: bool = False
     band: Sequence[tuple[float, float, float]] = ()
     """(x, low, high): an interval around the line."""
+    middle: bool = False
+    """Draw the lines faintly and their median boldly; a line that ends early keeps its last value there."""
 
 
 def line_chart(
@@ -65,14 +69,19 @@ def line_chart(
             back = [f"{across(a):.1f},{up(low):.1f}" for a, low, _ in reversed(band)]
             parts.append(f'<polygon points="{" ".join(there + back)}" fill="{colour}" opacity="0.15"/>')
         for line in one.lines:
-            path = " ".join(f"{across(a):.1f},{up(b):.1f}" for a, b in line)
+            places = [(across(a), up(b)) for a, b in line]
             if one.dots or len(line) == 1:
-                parts += [f'<circle cx="{across(a):.1f}" cy="{up(b):.1f}" r="3" fill="{colour}"/>' for a, b in line]
+                parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in places]
             else:
-                parts.append(
-                    f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6" opacity="0.8"/>'
-                )
-    parts += _legend([one.name for one in kept], TOP + 8)
+                parts.append(_path(places, colour, faint=one.middle))
+    for index, one in enumerate(kept):  # above all that is faint
+        if one.middle and any(one.lines):
+            places = [(across(a), up(b)) for a, b in _median_line(one.lines)]
+            parts.append(_path(places, COLOURS[index % len(COLOURS)], faint=False))
+    ends = [up(line[-1][1]) for one in kept for line in one.lines if line]
+    crowded_above = bool(ends) and sum(ends) / len(ends) < (HEIGHT - BOTTOM + TOP) / 2
+    names = [one.name for one in kept]
+    parts += _legend(names, HEIGHT - BOTTOM - 16 * len(names) if crowded_above else TOP + 8)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -172,6 +181,20 @@ def _head(title: str, height: float, left: float) -> list[str]:
     ]
 
 
+def _path(places: Sequence[tuple[float, float]], colour: str, *, faint: bool) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    look = 'stroke-width="1" opacity="0.2"' if faint else 'stroke-width="2" opacity="0.9"'
+    return f'<polyline points="{path}" fill="none" stroke="{colour}" {look}/>'
+
+
+def _median_line(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Return the median over lines, in between their points too, from the last beginning to the last end."""
+    known = [line for line in lines if line]
+    grid = np.linspace(max(line[0][0] for line in known), max(line[-1][0] for line in known), 120)
+    values = [np.interp(grid, [x for x, _ in line], [y for _, y in line]) for line in known]
+    return list(zip(grid.tolist(), np.median(values, axis=0).tolist(), strict=True))
+
+
 def _dot(x: float, y: float, colour: str, *, beyond: bool) -> str:
     if beyond:
         return f'<path d="M{x:.1f} {y - 4}l7 4l-7 4z" fill="none" stroke="{colour}" stroke-width="1.2"/>'
@@ -181,7 +204,8 @@ def _dot(x: float, y: float, colour: str, *, beyond: bool) -> str:
 def _legend(names: Sequence[str], top: float) -> list[str]:
     """Return names with their colours, at the right edge whatever their length."""
     left = WIDTH - RIGHT - 24 - 7 * max((len(name) for name in names), default=0)
-    parts = []
+    box = f'x="{left - 6}" y="{top - 14}" width="{WIDTH - RIGHT - left + 6}" height="{16 * len(names) + 6}"'
+    parts = [f'<rect {box} fill="#fff" opacity="0.8"/>']
     for index, name in enumerate(names):
         y, colour = top + 16 * index, COLOURS[index % len(COLOURS)]
         parts.append(f'<rect x="{left}" y="{y - 8}" width="14" height="4" fill="{colour}"/>')

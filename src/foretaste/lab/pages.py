@@ -101,10 +101,14 @@ def chart(verdict: Verdict) -> str:
         return Picture.from_json(verdict.picture).draw()
     if all(AT in arm for arm in verdict.curves):
         return _map(verdict)
+    several = len(verdict.seeds) > 2
     series = [
-        Series(arm, [[(x, y) for x, y in line] for line in lines]) for arm, lines in verdict.curves.items() if lines
+        Series(arm, [[(x, y) for x, y in line] for line in lines], middle=several)
+        for arm, lines in verdict.curves.items()
+        if lines
     ]
-    title = f"{verdict.study} ({verdict.mode}): one line a seed"
+    what = "thin: a seed, thick: the median of seeds" if several else "one line a seed"
+    title = f"{verdict.study} ({verdict.mode}): {what}"
     return line_chart(series, title=title, x="sampled tokens", y="held-out success", y_range=(0.0, 1.0))
 
 
