@@ -124,7 +124,7 @@ STUDY = Study(
         Expectation(METRIC, "misled, silent", REPLAY, size=0.8, effect="speedup", center="median", required=False),
     ),
     quick=plan((RARE, RARER, SILENT), (1, 2), 10_000, 40_000, 5),
-    full=plan((*SEEN, SILENT), tuple(range(223, 235)), 30_000, 200_000, 45),
+    full=plan((*SEEN, SILENT), tuple(range(223, 235)), 30_000, 200_000, 65),
     effects=effects,
     rows=rows,
     notes=(
