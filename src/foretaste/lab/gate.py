@@ -13,7 +13,7 @@ from foretaste.config import GateConfig, TrainConfig
 from foretaste.lab.cells import Cell, lock_base
 from foretaste.lab.methods import method
 from foretaste.lab.study import Arm, Expectation, Plan, Study
-from foretaste.lab.teaching import taught_arm
+from foretaste.lab.teaching import GATE, prepared, taught_arm
 
 DOOM = Cell(5, "at once", 10)
 """A mistake shows at once, so V can know that an episode is lost."""
@@ -21,17 +21,14 @@ BLIND = Cell(5, "silent", 10)
 
 GATES = {
     "none": GateConfig(),
-    "unbiased": GateConfig(max_probability=0.75),
-    "biased": GateConfig(max_probability=0.75, unbiased=False),
+    "unbiased": GATE,
+    "biased": replace(GATE, unbiased=False),
 }
 
 
 def _config(name: str, cell: Cell, *, foreseen: bool = False) -> Callable[[int], TrainConfig]:
     def made(seed: int) -> TrainConfig:
-        config = replace(method("value", lock_base(cell, seed)), gate=GATES[name])
-        turn_lambda = 0.0 if foreseen else config.algorithm.turn_lambda
-        algorithm = replace(config.algorithm, turn_lambda=turn_lambda)
-        return replace(config, algorithm=algorithm, held_out=replace(config.held_out, every=2))
+        return prepared(method("value", lock_base(cell, seed)), GATES[name], at_once=foreseen)
 
     return made
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from foretaste.lab import taught
-from foretaste.lab.cells import METRIC, Cell, mean_ratios
+from foretaste.lab.cells import METRIC, Cell
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Expectation, Study
@@ -20,8 +20,7 @@ OURS = ("gated",)
 
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     """Return each seed's mean log ratio, over the horizons, of success replay's tokens to those of ours."""
-    name = expectation.treatment
-    return mean_ratios(results, name, [cell for cell in CELLS if f"{name} @ {cell.name}" in results.arms])
+    return taught.over(results, expectation.treatment, CELLS)
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ first episode on what is lost, the gate can stop it there and then.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 from foretaste.config import GateConfig, TrainConfig
@@ -17,7 +16,7 @@ from foretaste.lab.methods import method
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Arm, Expectation, Plan, Study
-from foretaste.lab.teaching import taught_arm
+from foretaste.lab.teaching import GATE, prepared, taught_arm
 
 REPLAY = "success-replay"
 KIND = "at once"
@@ -26,7 +25,6 @@ KIND = "at once"
 RARE, RARER, LATE = Cell(5, "at once", 10), Cell(8, "at once", 10), Cell(5, "late", 10)
 SILENT = Cell(5, "silent", 10)
 
-GATE = GateConfig(max_probability=0.75)
 GATED = {"taught": GateConfig(), "gated": GATE, "misled": GATE}
 """The arms with a taught critic, and the gate of each."""
 
@@ -36,10 +34,7 @@ def _arm(name: str, cell: Cell, *, kind: str | None, teaching_tokens: int) -> Ar
 
     def config(seed: int) -> TrainConfig:
         made = method("auto" if name in GATED else name, lock_base(cell, seed))
-        turn_lambda = 0.0 if kind == "at once" else made.algorithm.turn_lambda
-        algorithm = replace(made.algorithm, turn_lambda=turn_lambda)
-        held_out = replace(made.held_out, every=2)
-        return replace(made, algorithm=algorithm, held_out=held_out, gate=GATED.get(name, GateConfig()))
+        return prepared(made, GATED.get(name, GateConfig()), at_once=kind == "at once")
 
     return Arm(config) if kind is None else taught_arm(config, Cell(5, kind, cell.horizon), teaching_tokens)
 
@@ -77,7 +72,11 @@ PLACES: dict[str, tuple[str, tuple[Cell, ...]]] = {
 
 def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
     """Return each seed's mean log ratio, over the expectation's cells, of success replay's tokens to those of ours."""
-    name, planned = PLACES[expectation.treatment]
+    return over(results, *PLACES[expectation.treatment])
+
+
+def over(results: Results, name: str, planned: tuple[Cell, ...]) -> dict[int, Bounds]:
+    """Return each seed's mean log ratio of an arm over those of the planned cells that the results have."""
     return mean_ratios(results, name, [cell for cell in planned if f"{name} @ {cell.name}" in results.arms])
 
 

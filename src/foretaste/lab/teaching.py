@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from foretaste.config import TrainConfig, to_dict
+from foretaste.config import GateConfig, TrainConfig, to_dict
 from foretaste.lab.cells import Cell, lock_base
 from foretaste.lab.jobs import Context, alone, code_version, config_key, train_arm
 from foretaste.lab.methods import method
@@ -21,6 +21,20 @@ TABLES = 128
 """Rule tables that a critic is taught on."""
 FIRST_TABLE = 100_000
 """Far from those that are scored; each seed teaches on tables of its own."""
+
+
+GATE = GateConfig(max_probability=0.75)
+"""The gate of the studies that have one."""
+
+
+def prepared(made: TrainConfig, gate: GateConfig, *, at_once: bool) -> TrainConfig:
+    """Return the run with a gate and a held-out measurement every second step.
+
+    With a critic that sees a mistake `at_once` lambda between turns is 0: no later turn is needed to see it.
+    """
+    algorithm = dataclasses.replace(made.algorithm, turn_lambda=0.0) if at_once else made.algorithm
+    held_out = dataclasses.replace(made.held_out, every=2)
+    return dataclasses.replace(made, algorithm=algorithm, held_out=held_out, gate=gate)
 
 
 def taught_arm(config: Callable[[int], TrainConfig], cell: Cell, tokens: int) -> Arm:
