@@ -152,9 +152,9 @@ STUDY = Study(
         "Every seed has a teaching, a warm start and rule tables of its own; none was seen before the settings stood.",
         "An expectation's effect in a seed is the mean over its cells of the log ratio of tokens: start .031 and .0039 "
         "with mistakes at once and start .031 with late ones (seen), or start .0039 alone (rarer).",
-        "All arms learn at 1e-3, and the curve has a point for each step of 16 episodes. An earlier run on twelve other "
-        "seeds had 2e-3 and a point for every second step (decision 0014 has its figures); the halved rate was chosen on "
-        "tables that no study scores.",
+        "All arms learn at 1e-3, and the curve has a point for each step of 16 episodes. An earlier run on twelve "
+        "other seeds had 2e-3 and a point for every second step (decision 0014 has its figures); the halved rate was "
+        "chosen on tables that no study scores.",
         "Teaching is played with five critical cues, also for the lock with eight. Lambda between turns is 0 with a "
         "critic that knows mistakes which show at once, and .7 otherwise.",
         "Tokens of the teaching are not in those of a method: they are spent once, and stand in a column of their own.",
