@@ -13,7 +13,19 @@ import pytest
 from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("__main__", "gradients", "growth", "limits", "machine", "parts", "peers", "protocol", "rows", "side_generate")
+PARTS = (
+    "__main__",
+    "agreement",
+    "gradients",
+    "growth",
+    "limits",
+    "machine",
+    "parts",
+    "peers",
+    "protocol",
+    "rows",
+    "side_generate",
+)
 PEER_PARTS = ("side_ours", "side_trl", "side_vllm", "sides", "table", "workloads")
 SET_BY_SIDES = (
     "HF_HUB_OFFLINE",
