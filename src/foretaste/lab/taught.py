@@ -141,7 +141,7 @@ STUDY = Study(
         Expectation(METRIC, "misled, silent", REPLAY, size=0.8, effect="speedup", center="median", required=False),
     ),
     quick=plan((RARE, RARER, SILENT), (1, 2), 10_000, 40_000, 5),
-    full=plan((*SEEN, SILENT), tuple(range(251, 266)), 30_000, 200_000, 80, budgets={RARER: 60_000}),
+    full=plan((*SEEN, SILENT), tuple(range(251, 266)), 30_000, 200_000, 105, budgets={RARER: 60_000}),
     effects=effects,
     rows=rows,
     notes=(
