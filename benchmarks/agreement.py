@@ -8,15 +8,14 @@ Prints quantiles of the absolute differences over all sampled tokens. MODEL: a f
 from __future__ import annotations
 
 import sys
-from unittest import mock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from benchmarks import machine
+from benchmarks.gradients import path
 from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingConfig, TrainConfig
-from foretaste.models import fast_training
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
 from foretaste.rl.batch import Batch, make_batch
@@ -35,7 +34,7 @@ def played(model: ActorCritic, config: TrainConfig) -> Batch:
 
 def read(model: ActorCritic, batch: Batch, *, quick: bool) -> NDArray[np.float64]:
     """Return the log-probability of each sampled token, as the trainer reads it."""
-    with mock.patch.object(fast_training, "supports", fast_training.supports if quick else lambda *_: False):
+    with path(fast=quick):
         updater = Updater(model, AlgorithmConfig(name="reinforce"), temperature=1.0)
         return updater.logprobs(batch)[batch.mask_BT]
 
@@ -57,7 +56,7 @@ def main() -> None:
         "transformers": read(model, batch, quick=False),
     }
     exact = read(ActorCritic.load(ModelConfig(name, dtype="float32")), batch, quick=False)
-    pairs = [(f"{path}, bfloat16", "float32", values - exact) for path, values in found.items()]
+    pairs = [(f"{one}, bfloat16", "float32", values - exact) for one, values in found.items()]
     pairs += [
         (one, other, found[one] - found[other]) for one, other in (("sampler", "trainer"), ("sampler", "transformers"))
     ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import random
 import statistics
+from contextlib import AbstractContextManager
+from typing import Any
 from unittest import mock
 
 import torch
@@ -33,10 +35,14 @@ def sequences(words: int) -> list[TokenSequence]:
     ]
 
 
+def path(*, fast: bool) -> AbstractContextManager[Any]:
+    """Return a block in which models are read by the quick training path where it can, or by transformers alone."""
+    return mock.patch.object(fast_training, "supports", fast_training.supports if fast else lambda *_: False)
+
+
 def gradients(model: ActorCritic, *, fast: bool) -> dict[str, Tensor]:
     """Return the gradient of a weighted sum of log-probabilities, entropies and values, in float32."""
-    allowed = fast_training.supports if fast else lambda *_: False
-    with mock.patch.object(fast_training, "supports", allowed):
+    with path(fast=fast):
         evaluation = model.evaluate(sequences(model.language_model.config.vocab_size))
         weights = torch.randn(3, len(evaluation.logprobs_N), generator=torch.Generator().manual_seed(0))
         parts = (evaluation.logprobs_N, 0.1 * evaluation.entropy_N, evaluation.values_N)

@@ -28,7 +28,7 @@ GATES = {
 
 def _config(name: str, cell: Cell, *, foreseen: bool = False) -> Callable[[int], TrainConfig]:
     def made(seed: int) -> TrainConfig:
-        return prepared(method("value", lock_base(cell, seed)), GATES[name], at_once=foreseen)
+        return prepared(method("value", lock_base(cell, seed)), GATES[name], at_once=foreseen, every=2)
 
     return made
 

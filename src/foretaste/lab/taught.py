@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 from foretaste.config import GateConfig, TrainConfig
@@ -41,12 +40,9 @@ def _arm(name: str, cell: Cell, *, kind: str | None, teaching_tokens: int, budge
 
     def config(seed: int) -> TrainConfig:
         made = method("auto" if name in GATED else name, lock_base(cell, seed))
-        made = prepared(made, GATED.get(name, GateConfig()), at_once=kind == "at once")
-        return replace(
-            made,
-            algorithm=replace(made.algorithm, learning_rate=RATE),
-            held_out=replace(made.held_out, every=1),  # ours often need two steps: a coarser curve would cost them most
-        )
+        # Ours often need two steps: a curve with fewer points would cost them most.
+        made = prepared(made, GATED.get(name, GateConfig()), at_once=kind == "at once", every=1)
+        return replace(made, algorithm=replace(made.algorithm, learning_rate=RATE))
 
     arm = Arm(config) if kind is None else taught_arm(config, Cell(5, kind, cell.horizon), teaching_tokens)
     return replace(arm, token_budget=budget)
@@ -60,7 +56,7 @@ def plan(
     minutes: float,
     *,
     names: tuple[str, ...] = ("gated", "taught"),
-    budgets: Mapping[Cell, int] = MappingProxyType({}),
+    budgets: Mapping[Cell, int] | None = None,
 ) -> Plan:
     """Return a plan with these arms in each cell, or a misled one where mistakes never show, and success replay.
 
@@ -68,7 +64,7 @@ def plan(
     """
     ours, controls = {}, {}
     for cell in cells:
-        sizes = {"teaching_tokens": teaching_tokens, "budget": budgets.get(cell)}
+        sizes = {"teaching_tokens": teaching_tokens, "budget": (budgets or {}).get(cell)}
         for name in ("misled",) if cell == SILENT else names:
             kind = KIND if name == "misled" else cell.visibility
             ours[f"{name} @ {cell.name}"] = _arm(name, cell, kind=kind, **sizes)

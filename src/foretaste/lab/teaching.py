@@ -21,19 +21,17 @@ TABLES = 128
 """Rule tables that a critic is taught on."""
 FIRST_TABLE = 100_000
 """Far from those that are scored; each seed teaches on tables of its own."""
-
-
 GATE = GateConfig(max_probability=0.75)
 """The gate of the studies that have one."""
 
 
-def prepared(made: TrainConfig, gate: GateConfig, *, at_once: bool) -> TrainConfig:
-    """Return the run with a gate and a held-out measurement every second step.
+def prepared(made: TrainConfig, gate: GateConfig, *, at_once: bool, every: int) -> TrainConfig:
+    """Return the run with a gate and a held-out measurement after so many steps.
 
     With a critic that sees a mistake `at_once` lambda between turns is 0: no later turn is needed to see it.
     """
     algorithm = dataclasses.replace(made.algorithm, turn_lambda=0.0) if at_once else made.algorithm
-    held_out = dataclasses.replace(made.held_out, every=2)
+    held_out = dataclasses.replace(made.held_out, every=every)
     return dataclasses.replace(made, algorithm=algorithm, held_out=held_out, gate=gate)
 
 
