@@ -95,7 +95,7 @@ def areas(values):
     )
 
 
-ARMS = {f"{what} @ {place}": 0.3 for place in PLACES for what in ("drives", "no drives")}
+ARMS = {f"{what} @ {place}": 0.3 for place in drives.WHERE for what in ("drives", "no drives")}
 HEADLINE, *ABLATIONS = load("drives").expectations
 
 
@@ -126,7 +126,7 @@ def test_an_ablation_takes_out_one_drive():
         left = from_dict(TrainConfig, job.arguments["config"]).drives
         assert getattr(left, drive) == 0.0
         assert dataclasses.replace(left, **{drive: drives.WEIGHT}) == drives.DRIVEN
-    assert {one["environment"] for one in places.rows(areas(ARMS))} == set(PLACES)
+    assert {one["environment"] for one in places.rows(areas(ARMS))} == set(drives.WHERE)
 
 
 def test_a_job_of_drives_has_the_budget_of_its_environment():

@@ -17,6 +17,7 @@ WEIGHT = 0.1
 DRIVEN = DrivesConfig(**{drive.name: WEIGHT for drive in dataclasses.fields(DrivesConfig) if "half" not in drive.name})
 """The one setting: each drive can move V + Phi by a tenth of a success, half of that 20 steps later."""
 
+WHERE = ("maze", "repair", "guess", "lock")
 
 ABLATED = {
     "repetition": "maze",
@@ -25,8 +26,8 @@ ABLATED = {
     "displeasure": "repair",
     "surprise": "lock",
 }
-"""Each drive, and the environment in which it has most to say: taken out alone, there. Permission has none: `desk`,
-the one that measures harm, is out of reach of a decoder that learns in seconds."""
+"""Each drive, and the environment in which it has most to say: taken out alone, there. Permission has none: none of
+them measures harm."""
 
 
 def config(drives: DrivesConfig, place: str, seed: int) -> TrainConfig:
@@ -66,7 +67,7 @@ def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
         return results.effects(expectation)
     pairs = [
         (arm(expectation.treatment, place), arm(str(expectation.baseline), place))
-        for place in PLACES
+        for place in WHERE
         if arm(expectation.treatment, place) in results.arms
     ]
     return mean_differences(results, "area", pairs)
@@ -90,7 +91,7 @@ STUDY = Study(
         ),
     ),
     quick=_plan(("guess", "lock"), (1, 2, 3), 4, ablated=False),
-    full=_plan(tuple(PLACES), (1, 2, 3, 4, 5), 25, ablated=True),
+    full=_plan(WHERE, (1, 2, 3, 4, 5), 25, ablated=True),
     effects=effects,
     rows=rows,
     notes=(
