@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foretaste.models import kernels
+from foretaste.models import fused_attention, kernels
 
 
 class Block(NamedTuple):
@@ -41,6 +41,8 @@ class Prefix(NamedTuple):
 
 def attend(block: Block, prefix: Prefix | None, out: Tensor) -> Tensor:
     """Write the attention of a block's columns to `out` (heads D columns); return the log-sum-exps."""
+    if out.dtype == torch.float32:
+        return fused_attention.attend(block, prefix, out)
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5
     far, near = _scores(block, prefix, group)
@@ -58,9 +60,11 @@ def attend_backward(
 
     Shapes: 2 key heads x D x P.
     """
+    delta = kernels.row_dot(gradient, out)
+    if out.dtype == torch.float32:
+        return fused_attention.attend_backward(block, prefix, delta, lse, gradient, into)
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5
-    delta = kernels.row_dot(gradient, out)
     gradient_own = block.own(gradient)
     far, near = _scores(block, prefix, group)
     dnear = torch.matmul(block.own(block.values, group=group, turned=True), gradient_own)

@@ -232,29 +232,46 @@ void score_backward(T *logits, const int64_t *targets, float sharpness, const fl
 }
 
 #if defined(__GNUC__) && !defined(__clang__)
-typedef T Line __attribute__((vector_size(32 * sizeof(T))));
-#ifdef BF16
-typedef int16_t Index __attribute__((vector_size(64)));
+#ifdef __AVX512BW__
+#define WIDTH 64
 #else
-typedef int32_t Index __attribute__((vector_size(128)));
+#define WIDTH 32
 #endif
-/* 32 x 32 in registers: exchange the off-diagonal halves of every 2 x 2 blocks, of size 16, 8, 4, 2, 1 */
-static void transpose_tile(T tile[32][32]) {
-    Line v[32];
-    memcpy(v, tile, sizeof v);
+#define SIDE (WIDTH / (int)sizeof(T))
+/* No wider than the processor's own vectors: the compiler would exchange the numbers of wider ones one by one */
+typedef T Line __attribute__((vector_size(WIDTH)));
+#ifdef BF16
+typedef int16_t Index __attribute__((vector_size(WIDTH)));
+#else
+typedef int32_t Index __attribute__((vector_size(WIDTH)));
+#endif
+/* SIDE x SIDE in registers: exchange the off-diagonal halves of every 2 x 2 blocks, of size SIDE / 2, .., 2, 1 */
+INLINE void transpose_square(Line v[SIDE]) {
 #pragma GCC unroll 5
-    for (int s = 16; s > 0; s /= 2) {
+    for (int s = SIDE / 2; s > 0; s /= 2) {
         Index low, high;
-        for (int e = 0; e < 32; e++) { low[e] = e & s ? 32 + e - s : e; high[e] = e & s ? 32 + e : e + s; }
 #pragma GCC unroll 32
-        for (int i = 0; i < 32; i++)
+        for (int e = 0; e < SIDE; e++) { low[e] = e & s ? SIDE + e - s : e; high[e] = e & s ? SIDE + e : e + s; }
+#pragma GCC unroll 32
+        for (int i = 0; i < SIDE; i++)
             if (!(i & s)) {
                 Line a = v[i], b = v[i + s];
                 v[i] = __builtin_shuffle(a, b, low);
                 v[i + s] = __builtin_shuffle(a, b, high);
             }
     }
-    memcpy(tile, v, sizeof v);
+}
+static void transpose_tile(T tile[32][32]) {
+    for (int r = 0; r < 32; r += SIDE)
+        for (int c = r; c < 32; c += SIDE) {
+            Line upper[SIDE], lower[SIDE];
+            for (int i = 0; i < SIDE; i++) memcpy(upper + i, tile[r + i] + c, WIDTH);
+            for (int i = 0; i < SIDE; i++) memcpy(lower + i, tile[c + i] + r, WIDTH);
+            transpose_square(upper);
+            transpose_square(lower);
+            for (int i = 0; i < SIDE; i++) memcpy(tile[c + i] + r, upper + i, WIDTH);
+            for (int i = 0; i < SIDE; i++) memcpy(tile[r + i] + c, lower + i, WIDTH);
+        }
 }
 #else
 static void transpose_tile(T tile[32][32]) {
