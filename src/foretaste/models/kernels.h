@@ -27,6 +27,15 @@ static inline T put(float x) { return x; }
 #define PAIRS /* there are instructions for products of bfloat16 pairs */
 #endif
 
+/* Bytes of a vector of this processor. The compiler takes wider ones apart number by number, or by way of memory */
+#if defined(__AVX512BW__)
+#define WIDTH 64
+#elif defined(__AVX__)
+#define WIDTH 32
+#else
+#define WIDTH 16
+#endif
+
 #define COLUMNS 512
 #define CHUNK 4096
 #define MIN(a, b) ((a) < (b) ? (a) : (b))

@@ -232,13 +232,7 @@ void score_backward(T *logits, const int64_t *targets, float sharpness, const fl
 }
 
 #if defined(__GNUC__) && !defined(__clang__)
-#ifdef __AVX512BW__
-#define WIDTH 64
-#else
-#define WIDTH 32
-#endif
 #define SIDE (WIDTH / (int)sizeof(T))
-/* No wider than the processor's own vectors: the compiler would exchange the numbers of wider ones one by one */
 typedef T Line __attribute__((vector_size(WIDTH)));
 #ifdef BF16
 typedef int16_t Index __attribute__((vector_size(WIDTH)));

@@ -19,30 +19,39 @@ typedef struct {
     float scale;
 } Attention;
 
-/* 16 numbers anywhere in memory. Copied into arrays of vectors instead, sums would be written out at every step */
-typedef float Loose __attribute__((vector_size(64), aligned(4), may_alias));
+#define LANES (WIDTH / 4)
+#if WIDTH == 64
+#define TOGETHER_ROWS 8 /* of 32 registers, 16 are sums */
+#else
+#define TOGETHER_ROWS 4
+#endif
+/* Numbers anywhere in memory. Copied into arrays of vectors instead, sums would be written out at every step */
+typedef float Lanes __attribute__((vector_size(WIDTH)));
+typedef float Loose __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 
 /* c[m][0..31] += sum over k of a[m * row + k * step] * b[k][0..31]; `m` a multiple of 8, rows of c and b `ldc`, `ldb` */
 INLINE void tile_product(float *c, int64_t ldc, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb,
                          int64_t m, int64_t n) {
-    for (; m > 0; m -= 8, a += 8 * row, c += 8 * ldc) {
-        Floats sums[8][2];
+    for (; m > 0; m -= TOGETHER_ROWS, a += TOGETHER_ROWS * row, c += TOGETHER_ROWS * ldc)
+        for (int64_t from = 0; from < TILE; from += 2 * LANES) {
+            Lanes sums[TOGETHER_ROWS][2];
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; i++)
-            for (int half = 0; half < 2; half++) sums[i][half] = *(const Loose *)(c + i * ldc + 16 * half);
-        for (int64_t k = 0; k < n; k++) {
-            Floats low = *(const Loose *)(b + k * ldb), high = *(const Loose *)(b + k * ldb + 16);
+            for (int i = 0; i < TOGETHER_ROWS; i++)
+                for (int half = 0; half < 2; half++) sums[i][half] = *(const Loose *)(c + i * ldc + from + half * LANES);
+            for (int64_t k = 0; k < n; k++) {
+                const float *two = b + k * ldb + from;
+                Lanes low = *(const Loose *)two, high = *(const Loose *)(two + LANES);
 #pragma GCC unroll 8
-            for (int i = 0; i < 8; i++) {
-                float weight = a[i * row + k * step];
-                sums[i][0] += weight * low;
-                sums[i][1] += weight * high;
+                for (int i = 0; i < TOGETHER_ROWS; i++) {
+                    float weight = a[i * row + k * step];
+                    sums[i][0] += weight * low;
+                    sums[i][1] += weight * high;
+                }
             }
-        }
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; i++)
-            for (int half = 0; half < 2; half++) *(Loose *)(c + i * ldc + 16 * half) = sums[i][half];
-    }
+            for (int i = 0; i < TOGETHER_ROWS; i++)
+                for (int half = 0; half < 2; half++) *(Loose *)(c + i * ldc + from + half * LANES) = sums[i][half];
+        }
 }
 
 /* Copy D rows of `count` numbers to rows of `width`; the rest of ROWS(D) rows up to `width` is 0 */
