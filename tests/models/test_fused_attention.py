@@ -1,9 +1,13 @@
-"""Attention of training as one kernel against PyTorch's own, forward and backward."""
+"""Attention of training as one kernel against PyTorch's own, forward and backward; kernels for narrower vectors."""
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
+from test_fast_training import test_every_shape_is_decoded_quickly_too as decodes
 from torch import Tensor
 
 from foretaste.models import kernels
@@ -75,3 +79,24 @@ def test_output_and_gradients_are_those_of_pytorch(
 def test_a_transpose_moves_every_number(shape: tuple[int, int], dtype: torch.dtype) -> None:
     x = (torch.arange(shape[0] * shape[1]) % 251).reshape(shape).to(dtype)
     assert torch.equal(kernels.transpose(x), x.t())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86 processors")
+@pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx"])
+def test_processors_with_narrower_vectors_compute_the_same(
+    without: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text(f'#!/bin/sh\nexec cc "$@" {without}\n')
+    compiler.chmod(0o755)
+    kernels.library.cache_clear()
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
+    try:
+        test_output_and_gradients_are_those_of_pytorch(2, 70, 9, 16, 1)
+        test_a_transpose_moves_every_number((33, 70), torch.float32)
+        test_a_transpose_moves_every_number((64, 96), torch.bfloat16)
+        decodes("Llama")
+    finally:
+        kernels.library.cache_clear()
+    assert len(list((tmp_path / "kernels").glob("*.so"))) == 2  # of both types, by this compiler

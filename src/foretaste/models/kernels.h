@@ -35,6 +35,8 @@ static inline T put(float x) { return x; }
 #else
 #define WIDTH 16
 #endif
+#define LANES (WIDTH / 4)
+typedef float Floats __attribute__((vector_size(WIDTH)));
 
 #define COLUMNS 512
 #define CHUNK 4096

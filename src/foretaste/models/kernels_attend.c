@@ -11,7 +11,7 @@
 #define MAX_D 256
 #define TOGETHER 4
 
-typedef float Floats __attribute__((vector_size(64)));
+#define MIXED (WIDTH == 64 ? 4 : 2) /* vectors of values that are mixed at a time: as many sums as there are registers for */
 
 #ifdef PAIRS
 /* The first and the second of 16 pairs */
@@ -24,8 +24,8 @@ INLINE Floats add_product(Floats sum, float w, Floats x) {
 #else
 INLINE Floats floats(const T *x) {
 #ifdef BF16
-    typedef uint16_t Half __attribute__((vector_size(32)));
-    typedef uint32_t Whole __attribute__((vector_size(64)));
+    typedef uint16_t Half __attribute__((vector_size(WIDTH / 2)));
+    typedef uint32_t Whole __attribute__((vector_size(WIDTH)));
     Half half; memcpy(&half, x, sizeof half);
     return (Floats)(__builtin_convertvector(half, Whole) << 16);
 #else
@@ -70,8 +70,8 @@ void remember(T *qkv, const T *cos_, const T *sin_, const int64_t *rows, const i
 
 /* Scores of n queries (rows of D) against a block of keys, to n rows of SPAN */
 INLINE void score_block(const int n, const float *q, const T *keys, int64_t D, float *s) {
-    Floats sums[TOGETHER][2] = {0};
 #ifdef PAIRS
+    Floats sums[TOGETHER][2] = {0};
     for (int64_t d = 0; d < D; d += 2, keys += 2 * SLOTS)
         for (int half = 0; half < 2; half++) {
             __m512i pairs = _mm512_loadu_si512(keys + half * SLOTS);
@@ -79,19 +79,24 @@ INLINE void score_block(const int n, const float *q, const T *keys, int64_t D, f
             for (int i = 0; i < n; i++) sums[i][half] = add_product(sums[i][half], q[i * D + d], first);
             for (int i = 0; i < n; i++) sums[i][half] = add_product(sums[i][half], q[i * D + d + 1], second);
         }
+    for (int i = 0; i < n; i++) memcpy(s + i * SPAN, sums[i], sizeof sums[i]);
 #else
-    for (int64_t d = 0; d < D; d++, keys += SLOTS) {
-        Floats low = floats(keys), high = floats(keys + 16);
-        for (int i = 0; i < n; i++) { sums[i][0] += q[i * D + d] * low; sums[i][1] += q[i * D + d] * high; }
+    for (int64_t from = 0; from < SLOTS; from += 2 * LANES) {
+        Floats sums[TOGETHER][2] = {0};
+        for (int64_t d = 0; d < D; d++) {
+            const T *two = keys + d * SLOTS + from;
+            Floats low = floats(two), high = floats(two + LANES);
+            for (int i = 0; i < n; i++) { sums[i][0] += q[i * D + d] * low; sums[i][1] += q[i * D + d] * high; }
+        }
+        for (int i = 0; i < n; i++) memcpy(s + i * SPAN + from, sums[i], sizeof sums[i]);
     }
 #endif
-    for (int i = 0; i < n; i++) memcpy(s + i * SPAN, sums[i], sizeof sums[i]);
 }
 
-/* Numbers d .. d + 16 m of out (n rows of MAX_D) += p (n rows of SPAN) times `count` values */
+/* Numbers d .. d + LANES m of out (n rows of MAX_D) += p (n rows of SPAN) times `count` values */
 INLINE void mix_part(const int n, const int m, const float *p, const T *values, int64_t D, int64_t count, int64_t d,
                      float *out) {
-    Floats sums[TOGETHER][4];
+    Floats sums[TOGETHER][MIXED];
     for (int i = 0; i < n; i++) memcpy(sums[i], out + i * MAX_D + d, m * sizeof(Floats));
 #ifdef PAIRS
     for (int64_t s = 0; s < count; s += 2) {
@@ -108,7 +113,7 @@ INLINE void mix_part(const int n, const int m, const float *p, const T *values, 
 #else
     for (int64_t s = 0; s < count; s++)
         for (int j = 0; j < m; j++) {
-            Floats numbers = floats(values + s * D + d + 16 * j);
+            Floats numbers = floats(values + s * D + d + LANES * j);
             for (int i = 0; i < n; i++) sums[i][j] += p[i * SPAN + s] * numbers;
         }
 #endif
@@ -117,8 +122,8 @@ INLINE void mix_part(const int n, const int m, const float *p, const T *values, 
 
 INLINE void mix_values(const int n, const float *p, const T *values, int64_t D, int64_t count, float *out) {
     int64_t d = 0;
-    for (; d + 64 <= D; d += 64) mix_part(n, 4, p, values, D, count, d, out);
-    for (; d + 16 <= D; d += 16) mix_part(n, 1, p, values, D, count, d, out);
+    for (; d + MIXED * LANES <= D; d += MIXED * LANES) mix_part(n, MIXED, p, values, D, count, d, out);
+    for (; d + LANES <= D; d += LANES) mix_part(n, 1, p, values, D, count, d, out);
     for (int i = 0; i < n && d < D; i++)
         for (int64_t s = 0; s < count; s++)
             for (int64_t e = d; e < D; e++) {

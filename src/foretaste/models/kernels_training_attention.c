@@ -19,14 +19,12 @@ typedef struct {
     float scale;
 } Attention;
 
-#define LANES (WIDTH / 4)
 #if WIDTH == 64
 #define TOGETHER_ROWS 8 /* of 32 registers, 16 are sums */
 #else
 #define TOGETHER_ROWS 4
 #endif
 /* Numbers anywhere in memory. Copied into arrays of vectors instead, sums would be written out at every step */
-typedef float Lanes __attribute__((vector_size(WIDTH)));
 typedef float Loose __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 
 /* c[m][0..31] += sum over k of a[m * row + k * step] * b[k][0..31]; `m` a multiple of 8, rows of c and b `ldc`, `ldb` */
@@ -34,13 +32,13 @@ INLINE void tile_product(float *c, int64_t ldc, const float *a, int64_t row, int
                          int64_t m, int64_t n) {
     for (; m > 0; m -= TOGETHER_ROWS, a += TOGETHER_ROWS * row, c += TOGETHER_ROWS * ldc)
         for (int64_t from = 0; from < TILE; from += 2 * LANES) {
-            Lanes sums[TOGETHER_ROWS][2];
+            Floats sums[TOGETHER_ROWS][2];
 #pragma GCC unroll 8
             for (int i = 0; i < TOGETHER_ROWS; i++)
                 for (int half = 0; half < 2; half++) sums[i][half] = *(const Loose *)(c + i * ldc + from + half * LANES);
             for (int64_t k = 0; k < n; k++) {
                 const float *two = b + k * ldb + from;
-                Lanes low = *(const Loose *)two, high = *(const Loose *)(two + LANES);
+                Floats low = *(const Loose *)two, high = *(const Loose *)(two + LANES);
 #pragma GCC unroll 8
                 for (int i = 0; i < TOGETHER_ROWS; i++) {
                     float weight = a[i * row + k * step];
