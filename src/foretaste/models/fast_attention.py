@@ -3,7 +3,8 @@
 Queries, keys and values are feature-major (heads x D x columns): columns of a block are B sequences of S
 tokens, all of which see the P tokens of the prefix, if there is one, and their own tokens up to themselves.
 Scores against the prefix are one matrix product for all sequences; they are computed again in the backward
-pass, where the log-sum-exp restores their softmax (as in FlashAttention, Dao et al. 2022).
+pass, where the log-sum-exp restores their softmax (as in FlashAttention, Dao et al. 2022). That is for bfloat16, whose
+products processors have instructions for; in float32 one kernel does it all (`fused_attention.py`).
 """
 
 from __future__ import annotations

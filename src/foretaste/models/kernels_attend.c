@@ -10,7 +10,6 @@
 #define SPAN 128
 #define MAX_D 256
 #define TOGETHER 4
-
 #define MIXED (WIDTH == 64 ? 4 : 2) /* vectors of values that are mixed at a time: as many sums as there are registers for */
 
 #ifdef PAIRS
