@@ -55,7 +55,7 @@ STUDY = Study(
         Expectation("area", "value", "best baseline", size=0.0, required=False),
     ),
     quick=_plan(("guess",), ("value", "auto", "grpo", "success-replay"), (1, 2, 3), 5),
-    full=_plan(TASKS, COMPARED, (11, 12, 13, 14, 15), 75),
+    full=_plan(TASKS, COMPARED, (11, 12, 13, 14, 15), 40),
     effects=effects,
     rows=rows,
     notes=(
