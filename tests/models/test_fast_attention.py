@@ -1,4 +1,4 @@
-"""Attention of training as one kernel against PyTorch's own, forward and backward; kernels for narrower vectors."""
+"""Attention of training, by one kernel and by products, against PyTorch's own; kernels for narrower vectors."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ def plain(queries: Tensor, keys: Tensor, values: Tensor, far: Tensor, sequences:
 
 @pytest.mark.parametrize(("sequences", "width", "before", "size"), SHAPES)
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_output_and_gradients_are_those_of_pytorch(
-    sequences: int, width: int, before: int, size: int, threads: int
+    sequences: int, width: int, before: int, size: int, threads: int, dtype: torch.dtype
 ) -> None:
     columns, end = sequences * width, sequences * width + 3  # the block's columns are a part of wider arrays
-    qkv = drawn(HEADS + 2 * KEY_HEADS, size, end, seed=1)
-    far = drawn(2 * KEY_HEADS, size, before, seed=2)
+    qkv = drawn(HEADS + 2 * KEY_HEADS, size, end, seed=1).to(dtype)
+    far = drawn(2 * KEY_HEADS, size, before, seed=2).to(dtype)
     sizes = [HEADS, KEY_HEADS, KEY_HEADS]
     into = torch.full_like(qkv, 7.0)
-    out = torch.full((HEADS, size, end), 7.0)
-    gradient = drawn(HEADS, size, end, seed=3)[:, :, :columns]
+    out = torch.full((HEADS, size, end), 7.0, dtype=dtype)
+    gradient = drawn(HEADS, size, end, seed=3).to(dtype)[:, :, :columns]
     block = Block(*qkv[:, :, :columns].split(sizes), sequences)
     prefix = Prefix(*far.chunk(2)) if before else None
     used = torch.get_num_threads()
@@ -62,13 +63,17 @@ def test_output_and_gradients_are_those_of_pytorch(
         prefix_gradient = attend_backward(block, prefix, out[:, :, :columns], lse, gradient, target)
     finally:
         torch.set_num_threads(used)
-    wanted_inputs = [x.clone().requires_grad_() for x in (*block[:3], far)]
+    wanted_inputs = [x.float().clone().requires_grad_() for x in (*block[:3], far)]
     wanted = plain(*wanted_inputs, sequences)
-    wanted.backward(gradient)
-    torch.testing.assert_close(out[:, :, :columns], wanted, atol=2e-6, rtol=1e-5)
-    for found, source in zip((*target[:3], prefix_gradient), wanted_inputs, strict=True):
-        if found is not None:
-            torch.testing.assert_close(found, source.grad, atol=1e-5, rtol=1e-4)
+    wanted.backward(gradient.float())
+    pairs = [(out[:, :, :columns], wanted.detach(), 2e-6, 1e-5)]
+    gradients = zip((*target[:3], prefix_gradient), wanted_inputs, strict=True)
+    pairs += [(found, source.grad, 1e-5, 1e-4) for found, source in gradients if found is not None]
+    for found, expected, absolute, relative in pairs:
+        if dtype == torch.float32:
+            torch.testing.assert_close(found, expected, atol=absolute, rtol=relative)
+        else:
+            assert (found.float() - expected).norm() < 0.01 * expected.norm() + 1e-6
     assert (prefix_gradient is None) == (before == 0)
     assert (out[:, :, columns:] == 7.0).all()
     assert (into[:, :, columns:] == 7.0).all()
@@ -93,7 +98,8 @@ def test_processors_with_narrower_vectors_compute_the_same(
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
     try:
-        test_output_and_gradients_are_those_of_pytorch(2, 70, 9, 16, 1)
+        for dtype in (torch.float32, torch.bfloat16):
+            test_output_and_gradients_are_those_of_pytorch(2, 70, 9, 16, 1, dtype)
         test_a_transpose_moves_every_number((33, 70), torch.float32)
         test_a_transpose_moves_every_number((64, 96), torch.bfloat16)
         decodes("Llama")
