@@ -18,7 +18,7 @@ import torch
 from benchmarks import side_ours
 from benchmarks.growth import training_pass
 from foretaste.config import ModelConfig
-from foretaste.models import matrix_unit
+from foretaste.models import packed_layers
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.drawing import draw, uniforms
 from foretaste.models.fast_decode import FastDecoder
@@ -60,7 +60,7 @@ def smollm2(rounds: int) -> dict[str, list[float]]:
     """Return what each part of the language model's work took."""
     model = ActorCritic.load(ModelConfig())
     decoders = {"": FastDecoder(model)}
-    with mock.patch.object(matrix_unit, "supports", return_value=False):
+    with mock.patch.object(packed_layers, "supports", return_value=False):
         decoders[", chained products"] = FastDecoder(model)
     found: dict[str, list[float]] = {}
     for _ in range(rounds):

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from foretaste.models import decode_kernels, kernels, matrix_unit
+from foretaste.models import decode_kernels, kernels, packed_layers
 from foretaste.models.decode_kernels import rms_norm_rows as rms_norm
 from foretaste.models.fast_cache import Cache
 from foretaste.models.fast_layers import ChainedLayers, Layers, Pass, supported
-from foretaste.models.matrix_unit import UnitLayers
+from foretaste.models.packed_layers import PackedLayers
 
 if TYPE_CHECKING:
     from foretaste.models.actor_critic import ActorCritic
@@ -51,8 +51,8 @@ class FastDecoder:
         self._versions: list[int] = []
         self._depth = config.num_hidden_layers
         self._layers: Layers = ChainedLayers(config)
-        if matrix_unit.supports(config, self._head_size, model.decoder.get_input_embeddings().weight):
-            self._layers = UnitLayers(config)
+        if packed_layers.supports(config, self._head_size, model.decoder.get_input_embeddings().weight):
+            self._layers = PackedLayers(config)
         layers = self._depth + model.critic.decoder.config.num_hidden_layers
         self._cache = Cache(layers, config.num_key_value_heads, self._head_size)
         self.begin()

@@ -179,6 +179,13 @@ typedef struct {
     int64_t K, D, S;
 } Tree;
 
+/* Ask for what a row holds itself of the keys and values that a token will look at */
+INLINE void read_ahead(const Tree *tree, int64_t row, int64_t slot, int64_t k) {
+    int64_t at = (row * tree->K + k) * tree->S * tree->D, count = (slot + 1) * tree->D;
+    for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(tree->keys + at + i, 0, 2);
+    for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(tree->values + at + i, 0, 2);
+}
+
 /* Attention of one token's `group` query heads of key head k over its row up to its own slot, and over what the row
    inherits. asked: group x D; out: number i goes to out[i / 32 * step + i % 32] */
 INLINE void attend_token(const T *asked, const Tree *tree, int64_t row, int64_t slot, int64_t k, int64_t group,

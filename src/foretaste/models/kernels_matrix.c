@@ -1,8 +1,9 @@
-/* Matrix products of decoding on the matrix unit (AMX), and the threads that share one pass.
+/* Matrix products of decoding on the matrix unit (AMX) or with vector instructions for bfloat16 pairs (AVX-512 BF16),
+   and the threads that share one pass.
 
    A product's left operand lies in tiles of 16 rows x 32 numbers, each 1 KB in a piece, all tiles of 16 rows one after
    the other. Its right operand, the weights, lies in panels of 32 outputs; a panel holds, for every 32 inputs, two
-   tiles of 16 outputs with the inputs in pairs. `matrix_unit.py` describes these functions. */
+   tiles of 16 outputs with the inputs in pairs. `packed_layers.py` describes these functions. */
 
 #include "kernels.h"
 
@@ -13,19 +14,13 @@
 /* Where number k of row `row` is in a left operand of K numbers a row: LEFT(row, K) + k / 32 * TILE + k % 32 */
 #define LEFT(row, K) ((row) / 16 * 16 * (K) + (row) % 16 * 32)
 
-#if defined(PAIRS) && defined(__AMX_BF16__) && defined(_OPENMP) && defined(__linux__)
-#define MATRIX_UNIT
+#if defined(PAIRS) && defined(_OPENMP) && defined(__linux__)
+#define WHOLE_PASSES
 #include <omp.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-/* 1 if this process may use the matrix unit; Linux hands it out on demand */
-int64_t matrix_unit(void) {
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-}
 
 /* Lay out weights of K inputs as a right operand. Panel p takes 16 rows from `low` and 16 from `high`, from row p * step
    on: a matrix with `high` 16 rows below `low` (step 32), or two matrices by turns (step 16). K is a multiple of 32 */
@@ -66,14 +61,24 @@ static void meet(Team *team) {
 
 #define EACH(piece, count) for (int64_t piece; (piece = take(team)) < (count);)
 
-static void configure_tiles(void) {
+#ifdef __AMX_BF16__
+#define HEIGHT 32 /* rows that are multiplied by a panel at a time */
+
+/* 1 if this process may use the matrix unit; Linux hands it out on demand */
+int64_t whole_passes(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+static void begin_products(void) {
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles = {.palette = 1};
     for (int i = 0; i < 8; i++) { tiles.bytes[i] = 64; tiles.rows[i] = 16; }
     _tile_loadconfig(&tiles);
 }
 
-/* sums (32 x 32) = 16 n rows of the left operand times a panel; `ahead`: the memory that is needed next */
-INLINE void multiply_block(const int n, const T *a, const T *b, int64_t K, const T *ahead, int64_t lines, float *sums) {
+static void end_products(void) { _tile_release(); }
+
+INLINE void multiply_tiles(const int n, const T *a, const T *b, int64_t K, const T *ahead, int64_t lines, float *sums) {
     _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     for (int64_t k = 0; k < K / 32; k++) {
         _tile_loadd(4, a + k * TILE, 64);
@@ -91,6 +96,51 @@ INLINE void multiply_block(const int n, const T *a, const T *b, int64_t K, const
     _tile_stored(0, sums, 128); _tile_stored(1, sums + 16, 128);
     if (n > 1) { _tile_stored(2, sums + 512, 128); _tile_stored(3, sums + 528, 128); }
 }
+
+/* sums (HEIGHT x 32) = some rows of the left operand times a panel; `ahead`: the memory that is needed next */
+INLINE void multiply_block(int64_t rows, const T *a, const T *b, int64_t K, const T *ahead, int64_t lines, float *sums) {
+    if (rows > 16) multiply_tiles(2, a, b, K, ahead, lines, sums);
+    else multiply_tiles(1, a, b, K, ahead, lines, sums);
+}
+#else
+#define HEIGHT 8
+
+int64_t whole_passes(void) { return 1; }
+static void begin_products(void) {}
+static void end_products(void) {}
+
+INLINE void multiply_rows(const int n, const T *a, const T *b, int64_t K, const T *ahead, int64_t lines, float *sums) {
+    __m512 low[HEIGHT], high[HEIGHT];
+    for (int r = 0; r < n; r++) low[r] = high[r] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < K / 32; k++, a += TILE, b += 2 * TILE) {
+        for (int pair = 0; pair < 16; pair++) {
+            __m512bh first = (__m512bh)_mm512_load_si512(b + pair * 32);
+            __m512bh second = (__m512bh)_mm512_load_si512(b + TILE + pair * 32);
+            for (int r = 0; r < n; r++) {
+                int32_t both; memcpy(&both, a + r * 32 + pair * 2, sizeof both);
+                __m512bh x = (__m512bh)_mm512_set1_epi32(both);
+                low[r] = _mm512_dpbf16_ps(low[r], x, first);
+                high[r] = _mm512_dpbf16_ps(high[r], x, second);
+            }
+        }
+        for (int64_t line = 0; line < lines; line++) _mm_prefetch(ahead + (k * lines + line) * 32, _MM_HINT_T1);
+    }
+    for (int r = 0; r < n; r++) {
+        _mm512_store_ps(sums + r * PANEL, low[r]);
+        _mm512_store_ps(sums + r * PANEL + 16, high[r]);
+    }
+}
+
+/* sums (HEIGHT x 32) = some rows of the left operand times a panel; `ahead`: the memory that is needed next */
+INLINE void multiply_block(int64_t rows, const T *a, const T *b, int64_t K, const T *ahead, int64_t lines, float *sums) {
+    switch (rows) {
+        case 1: multiply_rows(1, a, b, K, ahead, lines, sums); break;
+        case 2: multiply_rows(2, a, b, K, ahead, lines, sums); break;
+        case 3: case 4: multiply_rows(4, a, b, K, ahead, lines, sums); break;
+        default: multiply_rows(HEIGHT, a, b, K, ahead, lines, sums);
+    }
+}
+#endif
 
 enum Kind {
     STORE, /* y = sums */
@@ -139,21 +189,21 @@ INLINE void finish_block(const enum Kind kind, const float *sums, const T *bias,
 INLINE void multiply(Team *team, const enum Kind kind, const T *a, const T *w, const T *bias, T *y, int64_t M,
                      int64_t N, int64_t K, int64_t ld) {
     int64_t panels = N / PANEL, pieces = panels * ((M + STRETCH - 1) / STRETCH);
-    _Alignas(64) float sums[PANEL * PANEL];
+    _Alignas(64) float sums[HEIGHT * PANEL];
     for (int64_t piece = take(team), after; piece < pieces; piece = after) {
         after = take(team);
         int64_t panel = piece % panels, from = piece / panels * STRETCH, to = MIN(M, from + STRETCH);
         const T *ahead = w + after % panels * PANEL * K, *b = w + panel * PANEL * K;
-        int64_t blocks = (to - from + 31) / 32, lines = after < pieces ? (32 + blocks - 1) / blocks : 0;
-        for (int64_t row = from, block = 0; row < to; row += 32, block++) {
+        int64_t blocks = (to - from + HEIGHT - 1) / HEIGHT, lines = after < pieces ? (32 + blocks - 1) / blocks : 0;
+        for (int64_t row = from, block = 0; row < to; row += HEIGHT, block++) {
             const T *part = ahead + block * (K / 32) * lines * 32;
-            if (to - row > 16) multiply_block(2, a + row * K, b, K, part, lines, sums);
-            else multiply_block(1, a + row * K, b, K, part, lines, sums);
-            finish_block(kind, sums, bias, y, ld, row, MIN(32, to - row), panel);
+            int64_t rows = MIN(HEIGHT, to - row);
+            multiply_block(rows, a + LEFT(row, K), b, K, part, lines, sums);
+            finish_block(kind, sums, bias, y, ld, row, rows, panel);
         }
     }
     meet(team);
 }
 #else
-int64_t matrix_unit(void) { return 0; }
+int64_t whole_passes(void) { return 0; }
 #endif

@@ -1,6 +1,6 @@
-/* Whole layers of decoding in one call, on the matrix unit: nothing is started, stopped or copied between two steps.
+/* Whole layers of decoding in one call: nothing is started, stopped or copied between two steps.
 
-   `matrix_unit.py` describes these functions. Products are in `kernels_matrix.c`, attention in `kernels_attend.c`. */
+   `packed_layers.py` describes these functions. Products are in `kernels_matrix.c`, attention in `kernels_attend.c`. */
 
 #include "kernels.h"
 
@@ -10,7 +10,7 @@ typedef struct {
         *down, *down_bias;
 } Layer;
 
-/* The tokens of a pass, and room for what is made of them; as `Pass` in matrix_unit.py */
+/* The tokens of a pass, and room for what is made of them; as `Pass` in packed_layers.py */
 typedef struct {
     int64_t tokens, wanted, hidden, inner, heads, key_heads, size, slots, cached;
     const int64_t *rows, *places, *parents, *inherited, *last;
@@ -19,7 +19,7 @@ typedef struct {
     float epsilon;
 } Pass;
 
-#ifdef MATRIX_UNIT
+#ifdef WHOLE_PASSES
 #define ROWS 4 /* tokens of a piece of element-wise work */
 
 INLINE void norm_phase(Team *team, const T *x, const T *w, float epsilon, T *left, int64_t M, int64_t H) {
@@ -50,13 +50,18 @@ static void remember_phase(Team *team, const Layer *layer, const Pass *p, T *key
 static void attend_phase(Team *team, const Pass *p, const T *keys, const T *values, const T *x, T *last) {
     int64_t heads = p->heads, K = p->key_heads, D = p->size, M = last ? p->wanted : p->tokens;
     Tree tree = {p->parents, p->inherited, keys, values, K, D, p->slots};
-    EACH(piece, (M + 1) / 2 * K)
-        for (int64_t m = piece / K * 2, k = piece % K; m < MIN(M, piece / K * 2 + 2); m++) {
-            int64_t t = last ? p->last[m] : m, first = k * (heads / K) * D;
-            if (last && k == 0) memcpy(last + m * p->hidden, x + t * p->hidden, p->hidden * sizeof(T));
-            attend_token(p->qkv + t * (heads + 2 * K) * D + first, &tree, p->rows[t], p->places[t], k, heads / K,
-                         1.0f / sqrtf(D), p->left + LEFT(m, heads * D), first, TILE);
+    int64_t pieces = M * K;
+    for (int64_t piece = take(team), after; piece < pieces; piece = after) {
+        after = take(team);
+        int64_t m = piece / K, k = piece % K, t = last ? p->last[m] : m, first = k * (heads / K) * D;
+        if (after < pieces) {
+            int64_t next = last ? p->last[after / K] : after / K;
+            read_ahead(&tree, p->rows[next], p->places[next], after % K);
         }
+        if (last && k == 0) memcpy(last + m * p->hidden, x + t * p->hidden, p->hidden * sizeof(T));
+        attend_token(p->qkv + t * (heads + 2 * K) * D + first, &tree, p->rows[t], p->places[t], k, heads / K,
+                     1.0f / sqrtf(D), p->left + LEFT(m, heads * D), first, TILE);
+    }
     meet(team);
 }
 
@@ -81,11 +86,11 @@ void run_layers(const Layer *layers, const Pass *p, T *keys, T *values, T *x, T 
     {
         _Pragma("omp single")
         team.threads = omp_get_num_threads();
-        configure_tiles();
+        begin_products();
         for (int64_t l = 0; l < count; l++)
             layer_phases(&team, layers + l, p, keys + l * p->cached, values + l * p->cached, x,
                          l == count - 1 ? last : 0);
-        _tile_release();
+        end_products();
     }
 }
 
@@ -97,10 +102,10 @@ void run_head(const T *x, const T *norm, const T *w, const T *bias, float epsilo
     {
         _Pragma("omp single")
         team.threads = omp_get_num_threads();
-        configure_tiles();
+        begin_products();
         norm_phase(&team, x, norm, epsilon, left, M, H);
         multiply(&team, STORE, left, w, bias, logits, M, V, H, V);
-        _tile_release();
+        end_products();
     }
 }
 #endif

@@ -8,8 +8,8 @@
 
 #ifndef BF16
 
-#define TILE 32
-#define ROUND(x) (((x) + TILE - 1) / TILE * TILE)
+#define SIDE 32
+#define ROUND(x) (((x) + SIDE - 1) / SIDE * SIDE)
 #define ROWS(D) (((D) + 7) / 8 * 8)
 
 /* What both directions go by. Prefix: K x D x P with rows of `prefix_stride` */
@@ -31,7 +31,7 @@ typedef float Loose __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 INLINE void tile_product(float *c, int64_t ldc, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb,
                          int64_t m, int64_t n) {
     for (; m > 0; m -= TOGETHER_ROWS, a += TOGETHER_ROWS * row, c += TOGETHER_ROWS * ldc)
-        for (int64_t from = 0; from < TILE; from += 2 * LANES) {
+        for (int64_t from = 0; from < SIDE; from += 2 * LANES) {
             Floats sums[TOGETHER_ROWS][2];
 #pragma GCC unroll 8
             for (int i = 0; i < TOGETHER_ROWS; i++)
@@ -78,16 +78,16 @@ INLINE void load_keys(float *to, int64_t width, const float *prefix, const float
    2018, arXiv:1805.02867): p, peak and sum are brought up to date; `kept` is what the sums so far are worth. Query lane
    i sees the keys up to `seen` + i */
 INLINE void weigh_tile(float *p, float *peak, float *sum, float *kept, float scale, int64_t seen) {
-    for (int64_t j = MIN(TILE, seen < -1 ? 0 : seen + 1); j < TILE; j++)
-        for (int64_t i = 0; i < TILE; i++) p[j * TILE + i] = j <= seen + i ? p[j * TILE + i] : -INFINITY;
-    for (int64_t i = 0; i < TILE; i++) kept[i] = peak[i];
-    for (int64_t j = 0; j < TILE; j++)
-        for (int64_t i = 0; i < TILE; i++) peak[i] = p[j * TILE + i] > peak[i] ? p[j * TILE + i] : peak[i];
-    for (int64_t i = 0; i < TILE; i++) { kept[i] = exp_((kept[i] - peak[i]) * scale); sum[i] *= kept[i]; }
-    for (int64_t j = 0; j < TILE; j++)
-        for (int64_t i = 0; i < TILE; i++) {
-            float e = exp_((p[j * TILE + i] - peak[i]) * scale);
-            p[j * TILE + i] = e;
+    for (int64_t j = MIN(SIDE, seen < -1 ? 0 : seen + 1); j < SIDE; j++)
+        for (int64_t i = 0; i < SIDE; i++) p[j * SIDE + i] = j <= seen + i ? p[j * SIDE + i] : -INFINITY;
+    for (int64_t i = 0; i < SIDE; i++) kept[i] = peak[i];
+    for (int64_t j = 0; j < SIDE; j++)
+        for (int64_t i = 0; i < SIDE; i++) peak[i] = p[j * SIDE + i] > peak[i] ? p[j * SIDE + i] : peak[i];
+    for (int64_t i = 0; i < SIDE; i++) { kept[i] = exp_((kept[i] - peak[i]) * scale); sum[i] *= kept[i]; }
+    for (int64_t j = 0; j < SIDE; j++)
+        for (int64_t i = 0; i < SIDE; i++) {
+            float e = exp_((p[j * SIDE + i] - peak[i]) * scale);
+            p[j * SIDE + i] = e;
             sum[i] += e;
         }
 }
@@ -99,28 +99,28 @@ void attend_training(const Attention *of, float *out, float *lse) {
     for (int64_t task = 0; task < of->heads * of->B; task++) {
         int64_t head = task % of->heads, b = task / of->heads, key_head = head / (of->heads / of->K);
         int64_t at = head * D * of->stride + b * S, key_at = key_head * D * of->stride + b * S;
-        float *room = aligned_alloc(64, rows * (2 * width + across + TILE) * sizeof(float));
+        float *room = aligned_alloc(64, rows * (2 * width + across + SIDE) * sizeof(float));
         float *k = room, *v = k + rows * width, *q = v + rows * width, *sums = q + rows * across;
         load_keys(k, width, of->prefix_k + key_head * D * of->prefix_stride, of->k + key_at, of);
         load_keys(v, width, of->prefix_v + key_head * D * of->prefix_stride, of->v + key_at, of);
         load_rows(q, across, of->q + at, of->stride, D, S);
-        for (int64_t i = 0; i < S; i += TILE) {
-            float peak[TILE], sum[TILE] = {0}, kept[TILE], p[TILE * TILE];
-            for (int64_t l = 0; l < TILE; l++) peak[l] = -3e38f;
-            memset(sums, 0, rows * TILE * sizeof(float));
-            for (int64_t j = 0; j < MIN(width, of->P + i + TILE); j += TILE) {
+        for (int64_t i = 0; i < S; i += SIDE) {
+            float peak[SIDE], sum[SIDE] = {0}, kept[SIDE], p[SIDE * SIDE];
+            for (int64_t l = 0; l < SIDE; l++) peak[l] = -3e38f;
+            memset(sums, 0, rows * SIDE * sizeof(float));
+            for (int64_t j = 0; j < MIN(width, of->P + i + SIDE); j += SIDE) {
                 memset(p, 0, sizeof p);
-                tile_product(p, TILE, k + j, 1, width, q + i, across, TILE, rows);
+                tile_product(p, SIDE, k + j, 1, width, q + i, across, SIDE, rows);
                 weigh_tile(p, peak, sum, kept, of->scale, of->P + i - j);
                 for (int64_t d = 0; d < rows; d++)
-                    for (int64_t l = 0; l < TILE; l++) sums[d * TILE + l] *= kept[l];
-                tile_product(sums, TILE, v + j, width, 1, p, TILE, rows, TILE);
+                    for (int64_t l = 0; l < SIDE; l++) sums[d * SIDE + l] *= kept[l];
+                tile_product(sums, SIDE, v + j, width, 1, p, SIDE, rows, SIDE);
             }
-            int64_t count = MIN(TILE, S - i);
+            int64_t count = MIN(SIDE, S - i);
             for (int64_t l = 0; l < count; l++) lse[head * of->B * S + b * S + i + l] = peak[l] * of->scale + logf(sum[l]);
-            for (int64_t l = 0; l < TILE; l++) sum[l] = 1.0f / sum[l];
+            for (int64_t l = 0; l < SIDE; l++) sum[l] = 1.0f / sum[l];
             for (int64_t d = 0; d < D; d++)
-                for (int64_t l = 0; l < count; l++) out[at + d * of->stride + i + l] = sums[d * TILE + l] * sum[l];
+                for (int64_t l = 0; l < count; l++) out[at + d * of->stride + i + l] = sums[d * SIDE + l] * sum[l];
         }
         free(room);
     }
@@ -129,12 +129,12 @@ void attend_training(const Attention *of, float *out, float *lse) {
 /* Raw scores of a tile, queries before keys, become weights, and gradients of weights those of raw scores. Query i sees
    the key lanes up to `seen` + i */
 INLINE void weigh_tile_backward(float *p, float *dp, const float *lse, const float *delta, float scale, int64_t seen) {
-    for (int64_t i = 0; i < TILE; i++)
-        for (int64_t j = 0; j < TILE; j++) {
-            float e = exp_(p[i * TILE + j] * scale - lse[i]);
+    for (int64_t i = 0; i < SIDE; i++)
+        for (int64_t j = 0; j < SIDE; j++) {
+            float e = exp_(p[i * SIDE + j] * scale - lse[i]);
             e = j <= seen + i ? e : 0.0f;
-            dp[i * TILE + j] = e * (dp[i * TILE + j] - delta[i]) * scale;
-            p[i * TILE + j] = e;
+            dp[i * SIDE + j] = e * (dp[i * SIDE + j] - delta[i]) * scale;
+            p[i * SIDE + j] = e;
         }
 }
 
@@ -143,16 +143,16 @@ INLINE void head_backward(const Attention *of, const float *k, const float *v, c
                           const float *lse, const float *delta, float *dq, float *dk, float *dv, int64_t width,
                           int64_t across) {
     int64_t rows = ROWS(of->D);
-    for (int64_t j = 0; j < of->P + of->S; j += TILE)
-        for (int64_t i = j > of->P ? (j - of->P) / TILE * TILE : 0; i < of->S; i += TILE) {
-            float p[TILE][TILE] = {{0}}, dp[TILE][TILE] = {{0}};
-            tile_product(p[0], TILE, q + i, 1, across, k + j, width, TILE, rows);
-            tile_product(dp[0], TILE, dout + i, 1, across, v + j, width, TILE, rows);
+    for (int64_t j = 0; j < of->P + of->S; j += SIDE)
+        for (int64_t i = j > of->P ? (j - of->P) / SIDE * SIDE : 0; i < of->S; i += SIDE) {
+            float p[SIDE][SIDE] = {{0}}, dp[SIDE][SIDE] = {{0}};
+            tile_product(p[0], SIDE, q + i, 1, across, k + j, width, SIDE, rows);
+            tile_product(dp[0], SIDE, dout + i, 1, across, v + j, width, SIDE, rows);
             weigh_tile_backward(p[0], dp[0], lse + i, delta + i, of->scale, of->P + i - j);
-            tile_product(dv + j, width, dout + i, across, 1, p[0], TILE, rows, TILE);
-            tile_product(dk + j, width, q + i, across, 1, dp[0], TILE, rows, TILE);
+            tile_product(dv + j, width, dout + i, across, 1, p[0], SIDE, rows, SIDE);
+            tile_product(dk + j, width, q + i, across, 1, dp[0], SIDE, rows, SIDE);
             transpose_tile(dp);
-            tile_product(dq + i, across, k + j, width, 1, dp[0], TILE, rows, TILE);
+            tile_product(dq + i, across, k + j, width, 1, dp[0], SIDE, rows, SIDE);
         }
 }
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from test_fast_training import KINDS, tiny
 
-from foretaste.models import matrix_unit
+from foretaste.models import packed_layers
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.fast_decode import FastDecoder
 from foretaste.models.fast_layers import ChainedLayers
-from foretaste.models.matrix_unit import UnitLayers
+from foretaste.models.packed_layers import PackedLayers
 
 FITTING: dict[str, Any] = {
     "hidden_size": 64,
@@ -32,9 +32,9 @@ def model_of(kind: str, **settings: Any) -> ActorCritic:
 
 
 def decoder_of(model: ActorCritic, *, unit: bool) -> FastDecoder:
-    with mock.patch.object(matrix_unit, "supports", matrix_unit.supports if unit else lambda *_: False):
+    with mock.patch.object(packed_layers, "supports", packed_layers.supports if unit else lambda *_: False):
         decoder = FastDecoder(model)
-    assert isinstance(decoder._layers, UnitLayers if unit else ChainedLayers)
+    assert isinstance(decoder._layers, PackedLayers if unit else ChainedLayers)
     return decoder
 
 
@@ -59,7 +59,7 @@ def played(decoder: FastDecoder) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def _unit() -> None:
     weight = torch.zeros(1, dtype=torch.bfloat16)
     config = mock.Mock(hidden_size=32, intermediate_size=32, vocab_size=32)
-    if not matrix_unit.supports(config, 32, weight):
+    if not packed_layers.supports(config, 32, weight):
         pytest.skip("no matrix unit")
 
 

@@ -34,7 +34,7 @@ def supports(config: Any, head_size: int, weight: Tensor) -> bool:
     if weight.dtype != torch.bfloat16 or any(size % TILE for size in sizes):
         return False
     loaded = kernels.library(weight.dtype)
-    return loaded is not None and bool(loaded.matrix_unit())
+    return loaded is not None and bool(loaded.whole_passes())
 
 
 class _Pass(ctypes.Structure):
@@ -79,7 +79,7 @@ def _pack(low: Tensor, high: Tensor, packed: Tensor, *, step: int) -> None:
     call("pack", packed, low, high, packed, len(packed) // TILE, step, packed.shape[1])
 
 
-class UnitLayers:
+class PackedLayers:
     """Implements `fast_layers.Layers`."""
 
     def __init__(self, config: Any) -> None:
