@@ -1,21 +1,104 @@
-"""Float32 master weights for models that compute in bfloat16.
+"""Float32 weights for models that compute in bfloat16: the optimiser of actor and critic.
 
-A bfloat16 weight of 1.0 has no neighbour nearer than 0.0078: an update of 1e-5 would vanish. So the
-optimiser owns float32 copies, adds up the gradients of micro-batches there, steps, and writes the rounded
-result back. A float32 parameter is its own master.
+A bfloat16 weight of 1.0 has no neighbour nearer than 0.0078: an update of 1e-5 would vanish. So the optimiser keeps
+what bfloat16 leaves out of each weight (`split_adamw.py`) and adds up the gradients of micro-batches in float32. A
+float32 parameter needs none of that and takes PyTorch's AdamW.
 
-    loss.backward(); masters.accumulate()     once per micro-batch
+    masters.accumulate(); loss.backward()     once per micro-batch
     norms = masters.step({"actor": 3e-5, "critic": 1e-4})
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from foretaste.models.split_adamw import SplitAdamW
+
+
+class Optimizer(Protocol):
+    """AdamW over some parameters of one precision."""
+
+    def accumulate(self) -> None:
+        """Make room for the gradients of another backward pass, keeping the sum of those that there are."""
+        ...
+
+    def norm(self) -> float | None:
+        """Return the Euclidean norm of all gradients; None if there is none."""
+        ...
+
+    def step(self, rate: float, *, clip: float) -> None:
+        """Update the weights that have a gradient, multiplied by `clip`."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        ...
+
+    def weights(self) -> list[Tensor]:
+        """Return the weights in float32."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` takes; the tensors are those in use."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state, the weights included."""
+        ...
+
+
+class WholeAdamW:
+    """Implements `Optimizer` for float32 parameters."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, betas: tuple[float, float], weight_decay: float) -> None:
+        self.parameters = list(parameters)
+        self._optimizer = torch.optim.AdamW(
+            self.parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True
+        )
+
+    def accumulate(self) -> None:
+        """See `Optimizer`: backward passes add up as they are."""
+
+    def norm(self) -> float | None:
+        """See `Optimizer`."""
+        found = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return float(nn.utils.get_total_norm(found)) if found else None
+
+    def step(self, rate: float, *, clip: float) -> None:
+        """See `Optimizer`."""
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        for parameter in self.parameters:  # the fused optimiser changes a weight without counting it as a change
+            torch.autograd.graph.increment_version(parameter)
+
+    def clear(self) -> None:
+        """See `Optimizer`."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def weights(self) -> list[Tensor]:
+        """See `Optimizer`."""
+        return [parameter.data for parameter in self.parameters]
+
+    def state(self) -> dict[str, Any]:
+        """See `Optimizer`."""
+        return {"weights": self.weights(), "optimizer": self._optimizer.state_dict()}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        """See `Optimizer`."""
+        for parameter, saved in zip(self.parameters, state["weights"], strict=True):
+            parameter.copy_(saved)
+        self._optimizer.load_state_dict(state["optimizer"])
 
 
 class MasterWeights:
@@ -29,79 +112,60 @@ class MasterWeights:
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
     ) -> None:
-        """Copy every parameter that is not float32."""
+        """Take the weights as they are; they must be float32 or bfloat16."""
         self.max_grad_norm = max_grad_norm
-        self._parameters = {name: list(parameters) for name, parameters in groups.items()}
-        self._masters: dict[str, list[Tensor]] = {
-            name: [p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in parameters]
-            for name, parameters in self._parameters.items()
-        }
-        self._optimizers = {
-            name: torch.optim.AdamW(masters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
-            for name, masters in self._masters.items()
-        }
+        self._groups: dict[str, list[Optimizer]] = {}
+        for name, members in groups.items():
+            parameters = list(members)
+            kinds = (WholeAdamW, torch.float32), (SplitAdamW, torch.bfloat16)
+            parted = [(kind, [p for p in parameters if p.dtype == dtype]) for kind, dtype in kinds]
+            self._groups[name] = [kind(own, betas=betas, weight_decay=weight_decay) for kind, own in parted if own]
+            if others := {str(p.dtype) for p in parameters} - {str(dtype) for _, dtype in kinds}:
+                raise TypeError(f"weights of {name!r} are {', '.join(sorted(others))}; accepted: float32, bfloat16")
 
     @torch.no_grad()
     def accumulate(self) -> None:
-        """Add the parameters' gradients to the masters' and clear them: after each backward pass."""
-        for parameter, master in self._pairs():
-            if parameter is not master and parameter.grad is not None:
-                if master.grad is None:
-                    master.grad = parameter.grad.float()
-                else:
-                    master.grad.add_(parameter.grad)
-                parameter.grad = None
+        """Keep the gradients that there are as a sum, so that another backward pass can follow."""
+        for part in self._parts():
+            part.accumulate()
 
     @torch.no_grad()
     def step(self, learning_rates: Mapping[str, float]) -> dict[str, float]:
-        """Clip, update and write back the named groups; return each one's gradient norm before clipping.
+        """Clip and update the named groups; return each one's gradient norm before clipping.
 
         Groups that are not named keep their weights and lose their gradients. A group whose norm is not
         finite is not updated; its norm is returned as it is, for the caller to report.
         """
-        self.accumulate()
         norms: dict[str, float] = {}
         for name, rate in learning_rates.items():
-            masters = [master for master in self._masters[name] if master.grad is not None]
-            norms[name] = norm = float(nn.utils.clip_grad_norm_(masters, self.max_grad_norm))
-            if not math.isfinite(norm) or not masters:
-                continue
-            optimizer = self._optimizers[name]
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            self._write_back(name)
+            parts = self._groups[name]
+            found = [norm for part in parts if (norm := part.norm()) is not None]
+            norms[name] = norm = math.hypot(*found)
+            if found and math.isfinite(norm):
+                clip = float((self.max_grad_norm / (torch.tensor(norm) + 1e-6)).clamp(max=1.0))
+                for part in parts:
+                    part.step(rate, clip=clip)
         self.clear()
         return norms
 
     def clear(self) -> None:
         """Forget all gradients."""
-        for parameter, master in self._pairs():
-            parameter.grad = master.grad = None
+        for part in self._parts():
+            part.clear()
+
+    def weights(self, name: str) -> list[Tensor]:
+        """Return the weights of a group in float32."""
+        return [weight for part in self._groups[name] for weight in part.weights()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that an exact resumption needs, the float32 weights included."""
-        return {
-            "masters": {name: [m.detach().clone() for m in masters] for name, masters in self._masters.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
-        }
+        """Return all that an exact resumption needs, the weights included; the tensors are those in use."""
+        return {name: [part.state() for part in parts] for name, parts in self._groups.items()}
 
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state and write the weights back into the parameters."""
-        for name, saved in state["masters"].items():
-            for master, value in zip(self._masters[name], saved, strict=True):
-                master.copy_(value)
-            self._optimizers[name].load_state_dict(state["optimizers"][name])
-            self._write_back(name)
+        for name, parts in self._groups.items():
+            for part, saved in zip(parts, state[name], strict=True):
+                part.load(saved)
 
-    def _pairs(self) -> Iterable[tuple[nn.Parameter, Tensor]]:
-        for name, parameters in self._parameters.items():
-            yield from zip(parameters, self._masters[name], strict=True)
-
-    def _write_back(self, name: str) -> None:
-        for parameter, master in zip(self._parameters[name], self._masters[name], strict=True):
-            if parameter is not master:
-                parameter.copy_(master)
-            else:  # the fused optimiser changes a weight without counting it as a change
-                torch.autograd.graph.increment_version(parameter)
+    def _parts(self) -> Iterable[Optimizer]:
+        return (part for parts in self._groups.values() for part in parts)

@@ -57,8 +57,8 @@ class CriticPasses:
                 for rows in micros:
                     _, logits = updater.actor_critic.criticise(self._input(rows))
                     part = updater.value_loss(logits, updater.flat(batch, returns, rows), tokens)
-                    part.backward()
                     updater.optimizer.accumulate()
+                    part.backward()
                     loss += part.item() * tokens
                 norms.append(updater.optimizer.step(rates)["value"])
         return {"value/loss": loss / batch.tokens, "value/gradient_norm": float(np.mean(norms)) if norms else 0.0}

@@ -188,8 +188,8 @@ class Updater(Reader):
             )
             weights = torch.from_numpy(np.concatenate([parts[at].weights for at in micro])).float()
             loss = imitation_loss(read.logprobs_N * weights.to(self.device), normalizer=mass)
-            loss.backward()
             self.optimizer.accumulate()
+            loss.backward()
             total += loss.item()
         self.optimizer.step({"policy": learning_rate})
         return total
@@ -238,8 +238,8 @@ class Updater(Reader):
             value_loss = self.value_loss(logits, flat, tokens)
             loss = loss + value_loss
             totals.value_loss += value_loss.item() * tokens
-        loss.backward()
         self.optimizer.accumulate()
+        loss.backward()
         log_ratio = (evaluation.logprobs_N.detach() - flat.behaviour_N).double().cpu()
         totals.tokens += len(flat.behaviour_N)
         totals.policy_loss += policy.loss.item() * tokens
