@@ -105,6 +105,7 @@ class Step:
         played = rollout(self.sampler, training_tasks(config, step), self.pool)
         batch = make_batch(played.episodes)
         started = time.perf_counter()
+        self.sampler.rest()
         self.updater.update(batch, step=step, seed=0)
         whole = sum(len(sequence.tokens) - 1 for sequence in batch.sequences)
         return {

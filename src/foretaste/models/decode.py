@@ -25,6 +25,10 @@ class Decoder(Protocol):
         """Forget all rows, and take up changed weights."""
         ...
 
+    def rest(self) -> None:
+        """Forget all rows and give memory back until the next `begin`."""
+        ...
+
     def admit(self, source: int | None = None, shared: int = 0) -> None:
         """Add a row after the last. Its context starts with the first `shared` tokens of row `source`'s."""
         ...
@@ -57,6 +61,10 @@ class PlainDecoder:
 
         self._caches: list[Any] = [DynamicCache(), DynamicCache()]
         self._mask_BT = torch.zeros(0, 0, dtype=torch.long, device=self.model.device)
+
+    def rest(self) -> None:
+        """See `Decoder`."""
+        self.begin()
 
     @torch.no_grad()
     def admit(self, source: int | None = None, shared: int = 0) -> None:

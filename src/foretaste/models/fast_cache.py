@@ -28,6 +28,10 @@ class Cache:
     def __init__(self, layers: int, key_heads: int, head_size: int) -> None:
         """Hold nothing yet."""
         self._shape = (layers, key_heads, head_size)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Forget all rows, and give their memory back."""
         self.keys, self.values = torch.empty(0), torch.empty(0)
         """L R K S/SLOTS D SLOTS and L R K S D."""
         self.clear()

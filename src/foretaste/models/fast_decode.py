@@ -64,6 +64,12 @@ class FastDecoder:
         self._cache.clear()
         self._rows: list[int] = []
 
+    def rest(self) -> None:
+        """See `decode.Decoder`. Copies of the weights are given up, and the room for keys and values."""
+        self._versions = []
+        self._layers.forget()
+        self._cache.give_up()
+
     def admit(self, source: int | None = None, shared: int = 0) -> None:
         """See `decode.Decoder`."""
         self._rows.append(self._cache.open(None if source is None else self._rows[source], shared))

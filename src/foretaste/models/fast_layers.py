@@ -52,6 +52,10 @@ class Layers(Protocol):
         """Copy the weights again."""
         ...
 
+    def forget(self) -> None:
+        """Give the copies' memory back until the next `refresh`."""
+        ...
+
     def run(self, numbers: range, x: Tensor, plan: Pass, cache: Cache, *, last_only: bool = False) -> Tensor:
         """Run layers over x, which may be changed. With `last_only`, return what is made of each row's last token.
 
@@ -131,6 +135,11 @@ class ChainedLayers:
         self._layers = [_fast_layer(layer) for decoder in decoders for layer in decoder_layers(decoder)]
         self._norm = model.decoder.norm.weight.detach()
         self._head = Matrix([model.language_model.get_output_embeddings()])
+
+    def forget(self) -> None:
+        """See `Layers`."""
+        self._layers = []
+        del self._head
 
     def run(self, numbers: range, x: Tensor, plan: Pass, cache: Cache, *, last_only: bool = False) -> Tensor:
         """See `Layers`."""

@@ -102,6 +102,11 @@ class PackedLayers:
         rows = [_pointers(layer, panels) for layer, panels in zip(layers, self._panels[:-1], strict=True)]
         self._table = torch.tensor(rows, dtype=torch.long)
 
+    def forget(self) -> None:
+        """See `Layers`."""
+        self._panels = []
+        del self._head
+
     def run(self, numbers: range, x: Tensor, plan: Pass, cache: Cache, *, last_only: bool = False) -> Tensor:
         """See `Layers`. Changes x."""
         if not numbers:

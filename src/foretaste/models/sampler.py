@@ -131,6 +131,10 @@ class Sampler:
             logits_BV, values_B = self._decoder.extend([row.pending for row in rows])
             leaving = self._advance(rows, logits_BV, values_B.tolist(), on_action, on_state, on_value)
 
+    def rest(self) -> None:
+        """Give memory back that sampling alone needs, until the next `run`: before learning, which needs more."""
+        self._decoder.rest()
+
     def limit(self, conversation: Conversation) -> int:
         """Return how many tokens the next action of a conversation may have."""
         return self.config.max_new_tokens

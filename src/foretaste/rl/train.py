@@ -168,6 +168,7 @@ class _Run:
         if config.algorithm.group_size > 1:
             metrics["train/zero_signal_groups"] = diagnostics.zero_signal_share(make_batch(played.episodes))
         with self._timed("training") as training:
+            self.sampler.rest()
             metrics |= self.learner.learn(batch, step, self.reference)
         self.done.step = step
         self.done.add("sampling", played.sample_seconds)
