@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from foretaste.models.actor_critic import ActorCritic
     from foretaste.models.trunk import Packed
 
-SCORE_BYTES = 1 << 27
+SCORE_BYTES = 1 << 26
 """Full-vocabulary logits that exist at the same time."""
 
 

@@ -70,9 +70,9 @@ class _Weights(NamedTuple):
 
 
 class _Saved(NamedTuple):
+    """What norms return is not kept: they are computed again in little time, and would be a sixth of all this."""
+
     x: Tensor
-    inverse: Tensor
-    normed: Tensor
     qkv: Tensor
     """heads + 2 key heads, D, M: rotated."""
     raw: Tensor | None
@@ -82,8 +82,6 @@ class _Saved(NamedTuple):
     """heads, D, M."""
     lse: list[Tensor]
     middle: Tensor
-    middle_inverse: Tensor
-    middle_normed: Tensor
     gate_up: Tensor
 
 
@@ -91,7 +89,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layout: Layout, *flat: Any) -> Tensor:
         weights = _Weights.of(flat)
-        normed, inverse = kernels.rms_norm(x, weights.norms[0], layout.epsilon)
+        normed, _ = kernels.rms_norm(x, weights.norms[0], layout.epsilon)
         qkv = _linears(weights, (0, 1, 2), normed).view(layout.heads + 2 * layout.key_heads, -1, x.shape[1])
         raw, raw_inverse = _norm_heads(qkv, layout, weights)
         both = layout.heads + layout.key_heads
@@ -100,13 +98,11 @@ class _Layer(torch.autograd.Function):
         lse = _attention(qkv, layout, out)
         middle = torch.addmm(x, weights.matrices[3], out.view(-1, x.shape[1]))
         _add_bias(middle, weights.biases[3])
-        middle_normed, middle_inverse = kernels.rms_norm(middle, weights.norms[1], layout.epsilon)
-        gate_up = _linears(weights, (4, 5), middle_normed)
+        normed, _ = kernels.rms_norm(middle, weights.norms[1], layout.epsilon)
+        gate_up = _linears(weights, (4, 5), normed)
         y = torch.addmm(middle, weights.matrices[6], kernels.swiglu(gate_up))
         _add_bias(y, weights.biases[6])
-        ctx.saved = _Saved(
-            x, inverse, normed, qkv, raw, raw_inverse, out, lse, middle, middle_inverse, middle_normed, gate_up
-        )
+        ctx.saved = _Saved(x, qkv, raw, raw_inverse, out, lse, middle, gate_up)
         ctx.layout, ctx.flat = layout, flat
         return y
 
@@ -128,12 +124,11 @@ class _Layer(torch.autograd.Function):
 
         gated = kernels.swiglu_backward(saved.gate_up, _back(weights.matrices[6], dy))
         linear(6, dy, gated)
+        normed, inverse = kernels.rms_norm(saved.middle, weights.norms[1], layout.epsilon)
         for number, gradient in zip((4, 5), saved.gate_up.chunk(2), strict=True):
-            linear(number, gradient, saved.middle_normed)
+            linear(number, gradient, normed)
         entering = _back_all(weights.matrices[4:6], saved.gate_up)
-        dmiddle, found[15] = kernels.rms_norm_backward(
-            saved.middle, weights.norms[1], saved.middle_inverse, entering, dy
-        )
+        dmiddle, found[15] = kernels.rms_norm_backward(saved.middle, weights.norms[1], inverse, entering, dy)
         linear(3, dmiddle, saved.out.view(-1, dy.shape[1]))
         dout = _back(weights.matrices[3], dmiddle).view_as(saved.out)
         dqkv = _attention_backward(saved, layout, dout)
@@ -141,10 +136,11 @@ class _Layer(torch.autograd.Function):
         found[16], found[17] = _norm_heads_backward(saved, dqkv, layout, weights)
         flat = dqkv.view(-1, dy.shape[1])
         sizes = [len(matrix) for matrix in weights.matrices[:3]]
+        normed, inverse = kernels.rms_norm(saved.x, weights.norms[0], layout.epsilon)
         for number, gradient in enumerate(flat.split(sizes)):
-            linear(number, gradient, saved.normed)
+            linear(number, gradient, normed)
         entering = _back_all(weights.matrices[:3], flat)
-        dx, found[14] = kernels.rms_norm_backward(saved.x, weights.norms[0], saved.inverse, entering, dmiddle)
+        dx, found[14] = kernels.rms_norm_backward(saved.x, weights.norms[0], inverse, entering, dmiddle)
         return dx, None, *(value if need else None for value, need in zip(found, needed, strict=True))
 
 
