@@ -28,10 +28,14 @@ from benchmarks import limits, machine, peers, workloads
 from benchmarks.machine import Machine
 from benchmarks.peers import PeerMissing
 from benchmarks.rows import FEWEST, NAMES, ROUNDS, SAMPLING, STEP, STEP_MINUTES, SamplingRow, help_row, nano_row
-from benchmarks.sides import Measured, Side
+from benchmarks.sides import LOGS, Measured, Side
 from benchmarks.table import Row, compare, show, write
 
 RESULTS = Path(__file__).with_name("results.json")
+LOOK = LOGS / "quick.json"
+"""What `--quick` writes, so that no look replaces a figure."""
+SETTLE_SECONDS = 0.5
+"""Rest before each run: a side's threads may wait for work, awake, for a while after theirs (vLLM's .2 s, one core)."""
 CRITIC_LAYERS = 4
 
 
@@ -124,6 +128,7 @@ class Bench:
                 if not self.rounds and number > FEWEST and time.perf_counter() - began > 60 * minutes:
                     break
                 for label, side in sides.items():
+                    time.sleep(SETTLE_SECONDS)
                     done = side.run(name, number, quick=self.quick or number == 0)
                     if number:
                         found[label].append(done)
@@ -140,7 +145,6 @@ class Bench:
         names = ("foretaste", "torch", "transformers")
         return {
             "model": "smollm2-135m",
-            "quick": self.quick,
             "machine": self.limits._asdict() | {"python": platform.python_version()},
             "versions": {"foretaste": {name: importlib.metadata.version(name) for name in names}, **self.versions},
         }
@@ -162,14 +166,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure the chosen rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed side by side with peers.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the work, 2 rounds")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the work, 2 rounds; writes build/benchmarks/quick.json")
     parser.add_argument(
         "--rounds",
         type=int,
         default=None,
         help="rounds of each row (default: 5, or 3 and more in its minutes)",
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the file to write")
+    parser.add_argument("--output", type=Path, help="the file to write (default: results.json beside this; see --quick)")
     chosen = parser.parse_args(arguments)
     unknown = sorted(set(chosen.rows) - set(NAMES))
     if unknown:
@@ -184,11 +188,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     work: dict[str, Callable[[], list[Row]]] = {row.workload: partial(bench.sampling, row) for row in SAMPLING}
     work |= {"step": bench.step, "nano": lambda: [nano_row(3)], "help": lambda: [help_row(9)]}
+    output = chosen.output or (LOOK if chosen.quick else RESULTS)
     everything: list[Row] = []
     for name in NAMES:
         if name in rows:
-            everything = write(chosen.output, work[name](), bench.about())
-    show(console, everything, f"foretaste beside its peers, smollm2-135m in bfloat16 ({chosen.output})")
+            everything = write(output, work[name](), bench.about())
+    show(console, everything, f"foretaste beside its peers, smollm2-135m in bfloat16 ({output})")
 
 
 if __name__ == "__main__":

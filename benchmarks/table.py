@@ -81,14 +81,23 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def write(file: Path, rows: Sequence[Row], about: dict[str, Any]) -> list[Row]:
-    """Write results.json; rows measured earlier under other names are kept. Return all rows."""
-    kept: list[Row] = []
-    if file.exists():
-        names = {(row.name, row.peer_name) for row in rows}
-        old = [Row(**values) for values in json.loads(file.read_text())["rows"]]
-        kept = [row for row in old if (row.name, row.peer_name) not in names]
-    everything = [*kept, *rows]
-    made = {**about, "rows": [dataclasses.asdict(row) for row in everything]}
+    """Write results.json; other rows are kept, and what was measured on other machines. Return this machine's rows.
+
+    `about`: "model", "machine" (with its "processor"), "versions".
+    """
+    made = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"machines": {}}
+    here, versions = about["machine"]["processor"], about["versions"]
+    before = made["machines"].get(here, {"rows": [], "versions": {}})
+    names = {(row.name, row.peer_name) for row in rows}
+    old = [Row(**values) for values in before["rows"]]
+    everything = [*(row for row in old if (row.name, row.peer_name) not in names), *rows]
+    made["machines"][here] = {
+        **about["machine"],
+        "model": about["model"],
+        "versions": before["versions"] | versions,
+        "rows": [dataclasses.asdict(row) for row in everything],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return everything
 

@@ -80,13 +80,25 @@ def test_a_peer_that_is_missing_is_not_measured() -> None:
     assert "0.00" not in out.getvalue()
 
 
-def test_a_run_of_some_rows_keeps_the_others(tmp_path: Path) -> None:
+def test_a_run_of_some_rows_keeps_the_others_and_those_of_other_machines(tmp_path: Path) -> None:
     table, file = part("table"), tmp_path / "results.json"
+
+    def about(processor: str, **versions: str) -> dict[str, Any]:
+        return {"model": "m", "machine": {"processor": processor, "threads": 2}, "versions": versions}
+
     first = table.bound("a", "s", [0.2], below=0.3)
-    table.write(file, [first, table.bound("b", "s", [1.0], below=0.3)], {"model": "m"})
+    table.write(file, [first, table.bound("b", "s", [1.0], below=0.3)], about("one", trl="1", vllm="1"))
+    other = table.bound("b", "s", [7.0], below=0.3)
+    assert table.write(file, [other], about("another")) == [other]
     newer = table.bound("b", "s", [0.1], below=0.3)
-    assert table.write(file, [newer], {"model": "m"}) == [first, newer]
-    assert [row["ours"] for row in json.loads(file.read_text())["rows"]] == [0.2, 0.1]
+    assert table.write(file, [newer], about("one", trl="2")) == [first, newer]
+    machines = json.loads(file.read_text())["machines"]
+    assert {name: [row["ours"] for row in kept["rows"]] for name, kept in machines.items()} == {
+        "one": [0.2, 0.1],
+        "another": [7.0],
+    }
+    assert machines["one"]["versions"] == {"trl": "2", "vllm": "1"}
+    assert machines["one"]["threads"] == 2
 
 
 @pytest.mark.parametrize("name", ["short", "shared", "multi-turn", "uneven"])

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.skipif(
     not kernels.available(torch.float32, torch.device("cpu")), reason="there is no C compiler"
 )
 HEADS, KEY_HEADS = 4, 2
+WAYS = [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
+"""Numbers, and whether there is a matrix unit: with one, attention of bfloat16 is made of products."""
 SHAPES = [(1, 5, 0, 8), (3, 33, 0, 16), (2, 70, 9, 16), (5, 31, 40, 24), (3, 64, 32, 7), (4, 1, 65, 16)]
 """Sequences, tokens of each, tokens of the prefix, features of a head: less than a tile of 32, and more."""
 
@@ -42,10 +44,18 @@ def plain(queries: Tensor, keys: Tensor, values: Tensor, far: Tensor, sequences:
 
 @pytest.mark.parametrize(("sequences", "width", "before", "size"), SHAPES)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "unit"), WAYS)
 def test_output_and_gradients_are_those_of_pytorch(
-    sequences: int, width: int, before: int, size: int, threads: int, dtype: torch.dtype
+    sequences: int,
+    width: int,
+    before: int,
+    size: int,
+    threads: int,
+    dtype: torch.dtype,
+    unit: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(kernels, "matrix_unit", lambda: unit)
     columns, end = sequences * width, sequences * width + 3  # the block's columns are a part of wider arrays
     qkv = drawn(HEADS + 2 * KEY_HEADS, size, end, seed=1).to(dtype)
     far = drawn(2 * KEY_HEADS, size, before, seed=2).to(dtype)
@@ -98,8 +108,8 @@ def test_processors_with_narrower_vectors_compute_the_same(
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
     try:
-        for dtype in (torch.float32, torch.bfloat16):
-            test_output_and_gradients_are_those_of_pytorch(2, 70, 9, 16, 1, dtype)
+        for dtype, unit in WAYS:
+            test_output_and_gradients_are_those_of_pytorch(2, 70, 9, 16, 1, dtype, unit, monkeypatch)
         test_a_transpose_moves_every_number((33, 70), torch.float32)
         test_a_transpose_moves_every_number((64, 96), torch.bfloat16)
         decodes("Llama")

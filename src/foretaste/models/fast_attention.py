@@ -3,8 +3,8 @@
 Queries, keys and values are feature-major (heads x D x columns): columns of a block are B sequences of S
 tokens, all of which see the P tokens of the prefix, if there is one, and their own tokens up to themselves.
 Scores against the prefix are one matrix product for all sequences; they are computed again in the backward
-pass, where the log-sum-exp restores their softmax (as in FlashAttention, Dao et al. 2022). That is for bfloat16, whose
-products processors have instructions for; in float32 one kernel does it all (`fused_attention.py`).
+pass, where the log-sum-exp restores their softmax (as in FlashAttention, Dao et al. 2022). That is for bfloat16 where
+the processor has a matrix unit; everywhere else one kernel does it all (`fused_attention.py`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,13 @@ class Prefix(NamedTuple):
     values: Tensor
 
 
+def _fused(dtype: torch.dtype) -> bool:
+    return dtype == torch.float32 or not kernels.matrix_unit()
+
+
 def attend(block: Block, prefix: Prefix | None, out: Tensor) -> Tensor:
     """Write the attention of a block's columns to `out` (heads D columns); return the log-sum-exps."""
-    if out.dtype == torch.float32:
+    if _fused(out.dtype):
         return fused_attention.attend(block, prefix, out)
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5
@@ -62,7 +66,7 @@ def attend_backward(
     Shapes: 2 key heads x D x P.
     """
     delta = kernels.row_dot(gradient, out)
-    if out.dtype == torch.float32:
+    if _fused(out.dtype):
         return fused_attention.attend_backward(block, prefix, delta, lse, gradient, into)
     group = len(block.queries) // len(block.keys)
     scale = block.queries.shape[1] ** -0.5

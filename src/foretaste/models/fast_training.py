@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SCORE_BYTES = 1 << 26
 """Full-vocabulary logits that exist at the same time."""
+_EVEN_ROWS = 64
+"""Chunks of logits are multiples of it: products of other numbers of rows may take twice as long."""
 
 
 def supports(model: ActorCritic, length: int = 1) -> bool:
@@ -175,4 +177,5 @@ class _Score(torch.autograd.Function):
 def _chunks(weight: Tensor, *arrays: Tensor) -> Any:
     """Split arrays of N rows so that a chunk's logits stay within bounds."""
     rows = max(1, SCORE_BYTES // (len(weight) * weight.element_size()))
+    rows -= rows % _EVEN_ROWS if rows > _EVEN_ROWS else 0
     return zip(*(array.split(rows) for array in arrays), strict=True)

@@ -1,7 +1,8 @@
-"""Attention of the quick training path in float32, as one kernel that keeps no scores (`kernels_training_attention.c`).
+"""Attention of the quick training path as one kernel that keeps no scores (`kernels_training_attention.c`).
 
-Heads of small models are narrow: their matrix products are soon done, and what is left is writing and reading the
-scores, half of which nobody sees. `fast_attention.py` says what the arguments are and does the same in bfloat16.
+Heads are narrow and sequences short: their matrix products are soon done, and what is left is starting them, and
+writing and reading the scores, half of which nobody sees. Arithmetic is float32, whatever the arrays are.
+`fast_attention.py` says what the arguments are, and does the same by products of bfloat16.
 """
 
 from __future__ import annotations

@@ -64,10 +64,11 @@ static void meet(Team *team) {
 #ifdef __AMX_BF16__
 #define HEIGHT 32 /* rows that are multiplied by a panel at a time */
 
-/* 1 if this process may use the matrix unit; Linux hands it out on demand */
+/* What products of whole passes are made by: 0, there are none; 1, vector instructions; 2, the matrix unit, if this
+   process may use it: Linux hands it out on demand */
 int64_t whole_passes(void) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 ? 2 : 0;
 }
 
 static void begin_products(void) {

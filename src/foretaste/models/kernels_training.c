@@ -231,48 +231,9 @@ void score_backward(T *logits, const int64_t *targets, float sharpness, const fl
     }
 }
 
-#if defined(__GNUC__) && !defined(__clang__)
-#define SIDE (WIDTH / (int)sizeof(T))
-typedef T Line __attribute__((vector_size(WIDTH)));
-#ifdef BF16
-typedef int16_t Index __attribute__((vector_size(WIDTH)));
-#else
-typedef int32_t Index __attribute__((vector_size(WIDTH)));
-#endif
-/* SIDE x SIDE in registers: exchange the off-diagonal halves of every 2 x 2 blocks, of size SIDE / 2, .., 2, 1 */
-INLINE void transpose_square(Line v[SIDE]) {
-#pragma GCC unroll 5
-    for (int s = SIDE / 2; s > 0; s /= 2) {
-        Index low, high;
-#pragma GCC unroll 32
-        for (int e = 0; e < SIDE; e++) { low[e] = e & s ? SIDE + e - s : e; high[e] = e & s ? SIDE + e : e + s; }
-#pragma GCC unroll 32
-        for (int i = 0; i < SIDE; i++)
-            if (!(i & s)) {
-                Line a = v[i], b = v[i + s];
-                v[i] = __builtin_shuffle(a, b, low);
-                v[i + s] = __builtin_shuffle(a, b, high);
-            }
-    }
-}
-static void transpose_tile(T tile[32][32]) {
-    for (int r = 0; r < 32; r += SIDE)
-        for (int c = r; c < 32; c += SIDE) {
-            Line upper[SIDE], lower[SIDE];
-            for (int i = 0; i < SIDE; i++) memcpy(upper + i, tile[r + i] + c, WIDTH);
-            for (int i = 0; i < SIDE; i++) memcpy(lower + i, tile[c + i] + r, WIDTH);
-            transpose_square(upper);
-            transpose_square(lower);
-            for (int i = 0; i < SIDE; i++) memcpy(tile[c + i] + r, upper + i, WIDTH);
-            for (int i = 0; i < SIDE; i++) memcpy(tile[r + i] + c, lower + i, WIDTH);
-        }
-}
-#else
-static void transpose_tile(T tile[32][32]) {
-    for (int i = 0; i < 32; i++)
-        for (int j = 0; j < i; j++) { T kept = tile[i][j]; tile[i][j] = tile[j][i]; tile[j][i] = kept; }
-}
-#endif
+#define NUMBER T
+#define NAMED(name) name
+#include "kernels_transpose.h"
 
 /* out (columns x rows) = the transpose of x (rows x columns), in tiles that are read and written by whole cache lines */
 void transpose(const T *x, T *out, int64_t rows, int64_t columns) {

@@ -6,15 +6,17 @@
 
 #include "kernels.h"
 
-#ifndef BF16
+#define NUMBER float
+#define NAMED(name) name##_of_floats
+#include "kernels_transpose.h"
 
 #define SIDE 32
 #define ROUND(x) (((x) + SIDE - 1) / SIDE * SIDE)
-#define ROWS(D) (((D) + 7) / 8 * 8)
+#define WHOLE(D) (((D) + 7) / 8 * 8)
 
 /* What both directions go by. Prefix: K x D x P with rows of `prefix_stride` */
 typedef struct {
-    const float *q, *k, *v, *prefix_k, *prefix_v;
+    const T *q, *k, *v, *prefix_k, *prefix_v;
     int64_t stride, prefix_stride, heads, K, D, P, B, S;
     float scale;
 } Attention;
@@ -52,25 +54,34 @@ INLINE void tile_product(float *c, int64_t ldc, const float *a, int64_t row, int
         }
 }
 
-/* Copy D rows of `count` numbers to rows of `width`; the rest of ROWS(D) rows up to `width` is 0 */
-INLINE void load_rows(float *to, int64_t width, const float *from, int64_t stride, int64_t D, int64_t count) {
-    for (int64_t d = 0; d < ROWS(D); d++) {
+INLINE void widen_row(float *restrict to, const T *restrict from, int64_t n) {
+    for (int64_t i = 0; i < n; i++) to[i] = get(from[i]);
+}
+
+/* Copy D rows of `count` numbers to rows of `width`; the rest of WHOLE(D) rows up to `width` is 0 */
+INLINE void load_rows(float *to, int64_t width, const T *from, int64_t stride, int64_t D, int64_t count) {
+    for (int64_t d = 0; d < WHOLE(D); d++) {
         int64_t known = d < D ? count : 0;
-        if (known) memcpy(to + d * width, from + d * stride, known * sizeof(float));
+        if (known) widen_row(to + d * width, from + d * stride, known);
         memset(to + d * width + known, 0, (width - known) * sizeof(float));
     }
 }
 
-INLINE void store_rows(float *to, int64_t stride, const float *from, int64_t width, int64_t D, int64_t count) {
-    for (int64_t d = 0; d < D; d++) memcpy(to + d * stride, from + d * width, count * sizeof(float));
+INLINE void store_rows(T *restrict to, int64_t stride, const float *restrict from, int64_t width, int64_t D, int64_t count) {
+    for (int64_t d = 0; d < D; d++)
+        for (int64_t i = 0; i < count; i++) to[d * stride + i] = put(from[d * width + i]);
+}
+
+INLINE void store_sums(float *to, const float *from, int64_t width, int64_t D, int64_t count) {
+    for (int64_t d = 0; d < D; d++) memcpy(to + d * count, from + d * width, count * sizeof(float));
 }
 
 /* Keys or values of one sequence behind those of the prefix, in rows of `width` */
-INLINE void load_keys(float *to, int64_t width, const float *prefix, const float *own, const Attention *of) {
-    memset(to, 0, ROWS(of->D) * width * sizeof(float));
+INLINE void load_keys(float *to, int64_t width, const T *prefix, const T *own, const Attention *of) {
+    memset(to, 0, WHOLE(of->D) * width * sizeof(float));
     for (int64_t d = 0; d < of->D; d++) {
-        if (of->P) memcpy(to + d * width, prefix + d * of->prefix_stride, of->P * sizeof(float));
-        memcpy(to + d * width + of->P, own + d * of->stride, of->S * sizeof(float));
+        if (of->P) widen_row(to + d * width, prefix + d * of->prefix_stride, of->P);
+        widen_row(to + d * width + of->P, own + d * of->stride, of->S);
     }
 }
 
@@ -93,8 +104,8 @@ INLINE void weigh_tile(float *p, float *peak, float *sum, float *kept, float sca
 }
 
 /* out: heads x D x columns, rows of of->stride; lse: heads x B S */
-void attend_training(const Attention *of, float *out, float *lse) {
-    int64_t D = of->D, S = of->S, width = ROUND(of->P + S), rows = ROWS(D), across = ROUND(S);
+void attend_training(const Attention *of, T *out, float *lse) {
+    int64_t D = of->D, S = of->S, width = ROUND(of->P + S), rows = WHOLE(D), across = ROUND(S);
     _Pragma("omp parallel for schedule(dynamic, 1)")
     for (int64_t task = 0; task < of->heads * of->B; task++) {
         int64_t head = task % of->heads, b = task / of->heads, key_head = head / (of->heads / of->K);
@@ -120,7 +131,7 @@ void attend_training(const Attention *of, float *out, float *lse) {
             for (int64_t l = 0; l < count; l++) lse[head * of->B * S + b * S + i + l] = peak[l] * of->scale + logf(sum[l]);
             for (int64_t l = 0; l < SIDE; l++) sum[l] = 1.0f / sum[l];
             for (int64_t d = 0; d < D; d++)
-                for (int64_t l = 0; l < count; l++) out[at + d * of->stride + i + l] = sums[d * SIDE + l] * sum[l];
+                for (int64_t l = 0; l < count; l++) out[at + d * of->stride + i + l] = put(sums[d * SIDE + l] * sum[l]);
         }
         free(room);
     }
@@ -142,7 +153,7 @@ INLINE void weigh_tile_backward(float *p, float *dp, const float *lse, const flo
 INLINE void head_backward(const Attention *of, const float *k, const float *v, const float *q, const float *dout,
                           const float *lse, const float *delta, float *dq, float *dk, float *dv, int64_t width,
                           int64_t across) {
-    int64_t rows = ROWS(of->D);
+    int64_t rows = WHOLE(of->D);
     for (int64_t j = 0; j < of->P + of->S; j += SIDE)
         for (int64_t i = j > of->P ? (j - of->P) / SIDE * SIDE : 0; i < of->S; i += SIDE) {
             float p[SIDE][SIDE] = {{0}}, dp[SIDE][SIDE] = {{0}};
@@ -151,16 +162,16 @@ INLINE void head_backward(const Attention *of, const float *k, const float *v, c
             weigh_tile_backward(p[0], dp[0], lse + i, delta + i, of->scale, of->P + i - j);
             tile_product(dv + j, width, dout + i, across, 1, p[0], SIDE, rows, SIDE);
             tile_product(dk + j, width, q + i, across, 1, dp[0], SIDE, rows, SIDE);
-            transpose_tile(dp);
+            transpose_tile_of_floats(dp);
             tile_product(dq + i, across, k + j, width, 1, dp[0], SIDE, rows, SIDE);
         }
 }
 
 /* dq, dk, dv: as q, k, v; dprefix: parts x 2 (keys, values) x K x D x P, to be summed over the `parts` shares of the
    sequences. dout as out; lse, delta (sum over D of out and dout): heads x B S */
-void attend_training_backward(const Attention *of, const float *dout, const float *lse, const float *delta, float *dq,
-                              float *dk, float *dv, float *dprefix, int64_t parts) {
-    int64_t D = of->D, P = of->P, B = of->B, S = of->S, K = of->K, width = ROUND(P + S), rows = ROWS(D);
+void attend_training_backward(const Attention *of, const T *dout, const float *lse, const float *delta, T *dq, T *dk,
+                              T *dv, float *dprefix, int64_t parts) {
+    int64_t D = of->D, P = of->P, B = of->B, S = of->S, K = of->K, width = ROUND(P + S), rows = WHOLE(D);
     int64_t across = ROUND(S), group = of->heads / K;
     _Pragma("omp parallel for schedule(dynamic, 1)")
     for (int64_t task = 0; task < K * parts; task++) {
@@ -188,10 +199,8 @@ void attend_training_backward(const Attention *of, const float *dout, const floa
             store_rows(dk + key_at, of->stride, dk_ + P, width, D, S);
             store_rows(dv + key_at, of->stride, dv_ + P, width, D, S);
         }
-        store_rows(dprefix + (share * 2 * K + head) * D * P, P, dk_, width, D, P);
-        store_rows(dprefix + ((share * 2 + 1) * K + head) * D * P, P, dv_, width, D, P);
+        store_sums(dprefix + (share * 2 * K + head) * D * P, dk_, width, D, P);
+        store_sums(dprefix + ((share * 2 + 1) * K + head) * D * P, dv_, width, D, P);
         free(room);
     }
 }
-
-#endif
