@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from benchmarks.protocol import Line, serve
 from benchmarks.workloads import Talk
 from foretaste.config import AlgorithmConfig, EnvConfig, ModelConfig, SamplingConfig, TrainConfig
 from foretaste.envs.base import TextEnv
-from foretaste.models.actor_critic import ActorCritic
+from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.sampler import Next, Sampler
 from foretaste.records import Action, Conversation
 from foretaste.rl.batch import make_batch
@@ -107,12 +108,18 @@ class Step:
         started = time.perf_counter()
         self.sampler.rest()
         self.updater.update(batch, step=step, seed=0)
-        whole = sum(len(sequence.tokens) - 1 for sequence in batch.sequences)
         return {
             "tokens": batch.tokens,
             "learn_seconds": time.perf_counter() - started,
-            "read_tokens": whole - (len(batch.sequences) - 1) * batch.shared_prefix,
+            "read_tokens": _read_tokens(batch.sequences, batch.shared_prefix),
         }
+
+
+def _read_tokens(sequences: Sequence[TokenSequence], shared: int) -> int:
+    """Return how many tokens have to be read: what all begin with once, and once the prompt of attempts at one task."""
+    prompts = {tuple(one.tokens[: list(one.action_mask).index(True)]) for one in sequences}
+    own = sum(len(one.tokens) - 1 - list(one.action_mask).index(True) for one in sequences)
+    return own + shared + sum(len(prompt) - shared for prompt in prompts)
 
 
 def main() -> None:

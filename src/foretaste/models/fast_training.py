@@ -162,16 +162,33 @@ class _Score(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         hidden_NH, weight, targets_N, lse_N, entropies_N = ctx.saved_tensors
         dhidden_NH = torch.empty_like(hidden_NH)
-        dweight_HV = weight.new_zeros(weight.shape[1], weight.shape[0]) if ctx.needs_input_grad[1] else None
+        total = _WeightGradient(weight) if ctx.needs_input_grad[1] else None
         arrays = (hidden_NH, dhidden_NH, targets_N, lse_N, entropies_N, *(g.contiguous() for g in gradients))
         for hidden, dhidden, targets, lse, entropies, dlogprobs, dentropies in _chunks(weight, *arrays):
             logits = torch.nn.functional.linear(hidden, weight)
             kernels.score_backward(logits, targets, ctx.temperature, (lse, entropies), (dlogprobs, dentropies))
             torch.mm(logits, weight, out=dhidden)
-            if dweight_HV is not None:
-                dweight_HV.addmm_(kernels.transpose(hidden.contiguous()), logits)
-        dweight = None if dweight_HV is None else kernels.transpose(dweight_HV)
-        return dhidden_NH, dweight, None, None
+            if total is not None:
+                total.add(logits, hidden)
+        return dhidden_NH, None if total is None else total.result(), None, None
+
+
+class _WeightGradient:
+    """The sum of the chunks' products of logits' gradients (N V, transposed) and hidden states (N H)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        # The matrix unit's products would transpose so wide a left operand in memory, slowly: there the sum lies turned.
+        self._turned = kernels.matrix_unit()
+        self._sum = weight.new_zeros(weight.shape[::-1] if self._turned else weight.shape)
+
+    def add(self, dlogits: Tensor, hidden: Tensor) -> None:
+        if self._turned:
+            self._sum.addmm_(kernels.transpose(hidden.contiguous()), dlogits)
+        else:
+            self._sum.addmm_(dlogits.t(), hidden)
+
+    def result(self) -> Tensor:
+        return kernels.transpose(self._sum) if self._turned else self._sum
 
 
 def _chunks(weight: Tensor, *arrays: Tensor) -> Any:
