@@ -16,6 +16,7 @@ from foretaste.errors import ModelError
 from foretaste.models import vllm_sampler
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.drawing import stream_seed
+from foretaste.models.sampler import Sampler
 from foretaste.models.turns import Next
 from foretaste.models.vllm_sampler import VllmSampler, dense_weights
 from foretaste.records import Action, Conversation
@@ -65,8 +66,6 @@ def test_values_are_those_that_the_plain_sampler_reads_of_the_same_tokens(tower:
     again.tokens = list(prompt)
     read: list[float] = []
     for token in action.tokens:
-        from foretaste.models.sampler import Sampler
-
         step = Conversation("step", [], sample_seed=1)
         step.tokens = list(again.tokens)
         [found] = Sampler(tower, SamplingConfig(max_new_tokens=1), plain=True).act([step])
