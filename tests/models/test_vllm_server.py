@@ -1,4 +1,4 @@
-"""What vLLM is asked for, with a module in its place that notes it; and what a user is told where vLLM cannot be had."""
+"""What vLLM is asked for, with a module in its place that notes it; what a user is told where it cannot be had."""
 
 from __future__ import annotations
 
