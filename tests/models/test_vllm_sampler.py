@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pytest
@@ -19,6 +20,7 @@ from foretaste.models.drawing import stream_seed
 from foretaste.models.sampler import Sampler
 from foretaste.models.turns import Next
 from foretaste.models.vllm_sampler import VllmSampler, dense_weights
+from foretaste.models.vllm_server import Answer
 from foretaste.records import Action, Conversation
 
 
@@ -75,7 +77,10 @@ def test_values_are_those_that_the_plain_sampler_reads_of_the_same_tokens(tower:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.0])
-def test_temperature_reaches_the_check_of_what_was_sampled(tower: ActorCritic, temperature: float) -> None:
+def test_temperature_reaches_the_check_of_what_was_sampled(
+    tower: ActorCritic, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_sampler, "APART", 1e-4)
     played = play(tower, temperature=temperature, engine=engine)
     with torch.no_grad():
         evaluation = tower.evaluate(played.sequences(), temperature=temperature or 1.0)
@@ -172,11 +177,14 @@ def test_conversations_are_taken_only_when_there_is_room(tower: ActorCritic) -> 
     assert server_of(sampler).most == 2
 
 
-def test_one_that_has_ended_goes_on_while_others_still_decode(tower: ActorCritic) -> None:
-    class Uneven(VllmSampler):
-        def limit(self, conversation: Conversation) -> int:
-            return 2 if conversation.key == "0" else 7
+class Uneven(VllmSampler):
+    """The first conversation's actions are the shortest."""
 
+    def limit(self, conversation: Conversation) -> int:
+        return 2 if conversation.key == "0" else 7
+
+
+def test_one_that_has_ended_goes_on_while_others_still_decode(tower: ActorCritic) -> None:
     config = SamplingConfig(max_new_tokens=1)
     sampler = Uneven(tower, config, server=FakeServer(tower, config))
     tower.template.end_ids = frozenset()
@@ -257,26 +265,29 @@ def test_a_server_with_other_weights_is_found_out_in_the_first_pass(tower: Actor
         sampler.act(conversations(tower, 4))
 
 
+class Diverged(FakeServer):
+    """What vLLM answers when logits are not finite."""
+
+    def step(self) -> list[Answer]:
+        return [answer._replace(logprobs=[math.nan] * len(answer.tokens)) for answer in super().step()]
+
+
 def test_log_probabilities_that_are_no_numbers_end_the_run(tower: ActorCritic) -> None:
-    sampler = engine(tower, SamplingConfig(max_new_tokens=2))
-    with torch.no_grad():
-        tower.policy_parameters()[0].fill_(torch.nan)
-    with pytest.raises(ModelError, match=r"not finite|not those"):
-        sampler.act(conversations(tower, 1))
+    config = SamplingConfig(max_new_tokens=2)
+    with pytest.raises(ModelError, match="not finite"):
+        VllmSampler(tower, config, server=Diverged(tower, config)).act(conversations(tower, 1))
 
 
 def test_what_is_being_sampled_is_dropped_if_a_callback_fails(tower: ActorCritic) -> None:
-    sampler = engine(tower, SamplingConfig(max_new_tokens=3, concurrent=3))
-    made = conversations(tower, 3)
-    made[1].tokens = made[1].tokens[:-1]
+    config = SamplingConfig(concurrent=3)
+    sampler = Uneven(tower, config, server=FakeServer(tower, config))
 
     def on_action(conversation: Conversation, action: Action) -> Next:
-        if conversation.key == "1":
-            raise RuntimeError("environment")
-        return Next([7])
+        assert len(server_of(sampler).live) == 2
+        raise RuntimeError("environment")
 
     with pytest.raises(RuntimeError, match="environment"):
-        sampler.run(iter(made), on_action)
+        sampler.run(iter(conversations(tower, 3)), on_action)
     assert not server_of(sampler).live
     assert len(sampler.act(conversations(tower, 2))) == 2
 
