@@ -166,14 +166,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure the chosen rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed side by side with peers.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the work, 2 rounds; writes build/benchmarks/quick.json")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quarter of the work, 2 rounds; writes build/benchmarks/quick.json"
+    )
     parser.add_argument(
         "--rounds",
         type=int,
         default=None,
         help="rounds of each row (default: 5, or 3 and more in its minutes)",
     )
-    parser.add_argument("--output", type=Path, help="the file to write (default: results.json beside this; see --quick)")
+    parser.add_argument(
+        "--output", type=Path, help="the file to write (default: results.json beside this; see --quick)"
+    )
     chosen = parser.parse_args(arguments)
     unknown = sorted(set(chosen.rows) - set(NAMES))
     if unknown:

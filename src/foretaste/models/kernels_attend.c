@@ -67,13 +67,15 @@ void remember(T *qkv, const T *cos_, const T *sin_, const int64_t *rows, const i
                        heads, K, D, S);
 }
 
-/* Scores of n queries (rows of D) against a block of keys, to n rows of SPAN */
-INLINE void score_block(const int n, const float *q, const T *keys, int64_t D, float *s) {
+/* Scores of n queries (rows of D) against a block of keys, to n rows of SPAN. `ahead`: as much memory as the block has
+   is asked for meanwhile, evenly: a burst of requests would wait for one another */
+INLINE void score_block(const int n, const float *q, const T *keys, int64_t D, float *s, const T *ahead) {
 #ifdef PAIRS
     Floats sums[TOGETHER][2] = {0};
-    for (int64_t d = 0; d < D; d += 2, keys += 2 * SLOTS)
+    for (int64_t d = 0; d < D; d += 2, keys += 2 * SLOTS, ahead += 2 * SLOTS)
         for (int half = 0; half < 2; half++) {
             __m512i pairs = _mm512_loadu_si512(keys + half * SLOTS);
+            __builtin_prefetch(ahead + half * SLOTS);
             Floats first = first_of(pairs), second = second_of(pairs);
             for (int i = 0; i < n; i++) sums[i][half] = add_product(sums[i][half], q[i * D + d], first);
             for (int i = 0; i < n; i++) sums[i][half] = add_product(sums[i][half], q[i * D + d + 1], second);
@@ -92,9 +94,9 @@ INLINE void score_block(const int n, const float *q, const T *keys, int64_t D, f
 #endif
 }
 
-/* Numbers d .. d + LANES m of out (n rows of MAX_D) += p (n rows of SPAN) times `count` values */
+/* Numbers d .. d + LANES m of out (n rows of MAX_D) += p (n rows of SPAN) times `count` values; `ahead` as above */
 INLINE void mix_part(const int n, const int m, const float *p, const T *values, int64_t D, int64_t count, int64_t d,
-                     float *out) {
+                     float *out, const T *ahead) {
     Floats sums[TOGETHER][MIXED];
     for (int i = 0; i < n; i++) memcpy(sums[i], out + i * MAX_D + d, m * sizeof(Floats));
 #ifdef PAIRS
@@ -104,6 +106,7 @@ INLINE void mix_part(const int n, const int m, const float *p, const T *values, 
         __mmask32 there = s + 1 == count ? 0x55555555 : 0xffffffff;
         for (int j = 0; j < m; j++) {
             __m512i pairs = _mm512_maskz_loadu_epi16(there, two + 32 * j);
+            __builtin_prefetch(ahead + (two - values) + 32 * j);
             Floats first = first_of(pairs), second = second_of(pairs);
             for (int i = 0; i < n; i++) sums[i][j] = add_product(sums[i][j], p[i * SPAN + s], first);
             for (int i = 0; i < n; i++) sums[i][j] = add_product(sums[i][j], p[i * SPAN + s + 1], second);
@@ -119,10 +122,11 @@ INLINE void mix_part(const int n, const int m, const float *p, const T *values, 
     for (int i = 0; i < n; i++) memcpy(out + i * MAX_D + d, sums[i], m * sizeof(Floats));
 }
 
-INLINE void mix_values(const int n, const float *p, const T *values, int64_t D, int64_t count, float *out) {
+INLINE void mix_values(const int n, const float *p, const T *values, int64_t D, int64_t count, float *out,
+                       const T *ahead) {
     int64_t d = 0;
-    for (; d + MIXED * LANES <= D; d += MIXED * LANES) mix_part(n, MIXED, p, values, D, count, d, out);
-    for (; d + LANES <= D; d += LANES) mix_part(n, 1, p, values, D, count, d, out);
+    for (; d + MIXED * LANES <= D; d += MIXED * LANES) mix_part(n, MIXED, p, values, D, count, d, out, ahead);
+    for (; d + LANES <= D; d += LANES) mix_part(n, 1, p, values, D, count, d, out, ahead);
     for (int i = 0; i < n && d < D; i++)
         for (int64_t s = 0; s < count; s++)
             for (int64_t e = d; e < D; e++) {
@@ -154,20 +158,23 @@ INLINE float weigh(float *p, float scale, int64_t count, float *peak_) {
     return sum;
 }
 
-/* Attend to `visible` slots of one row, as one more part of a softmax (Milakov & Gimelshein 2018, arXiv:1805.02867) */
+/* Attend to `visible` slots of one row, as one more part of a softmax (Milakov & Gimelshein 2018, arXiv:1805.02867).
+   What is needed next is read ahead: values while keys are, then keys, at last those at `next` */
 INLINE void attend_part(const int n, Head *head, const float *q, const T *keys, const T *values, float scale, int64_t D,
-                        int64_t visible) {
+                        int64_t visible, const T *next) {
     for (int64_t from = 0; from < visible; from += SPAN) {
         float s[TOGETHER * SPAN];
         int64_t count = MIN(SPAN, visible - from);
-        for (int64_t b = 0; b < count; b += SLOTS) score_block(n, q, keys + (from + b) * D, D, s + b);
+        const T *ahead = from + SPAN < visible ? keys + (from + SPAN) * D : next;
+        for (int64_t b = 0; b < count; b += SLOTS)
+            score_block(n, q, keys + (from + b) * D, D, s + b, values + (from + b) * D);
         for (int i = 0; i < n; i++) {
             float before = head->peak[i], sum = weigh(s + i * SPAN, scale, count, head->peak + i);
             float kept = exp_(before - head->peak[i]);
             head->sum[i] = head->sum[i] * kept + sum;
             for (int64_t d = 0; d < D; d++) head->out[i * MAX_D + d] *= kept;
         }
-        mix_values(n, s, values + from * D, D, count, head->out);
+        mix_values(n, s, values + from * D, D, count, head->out, ahead);
     }
 }
 
@@ -179,18 +186,15 @@ typedef struct {
     int64_t K, D, S;
 } Tree;
 
-/* Ask for what a row holds itself of the keys and values that a token will look at */
-INLINE void read_ahead(const Tree *tree, int64_t row, int64_t slot, int64_t k) {
-    int64_t at = (row * tree->K + k) * tree->S * tree->D, count = (slot + 1) * tree->D;
-    for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(tree->keys + at + i, 0, 2);
-    for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(tree->values + at + i, 0, 2);
+INLINE const T *keys_of(const Tree *tree, int64_t row, int64_t k) {
+    return tree->keys + (row * tree->K + k) * tree->S * tree->D;
 }
 
 /* Attention of one token's `group` query heads of key head k over its row up to its own slot, and over what the row
-   inherits. asked: group x D; out: number i goes to out[i / 32 * step + i % 32] */
+   inherits. asked: group x D; out: number i goes to out[i / 32 * step + i % 32]; `next`: keys that are needed next */
 INLINE void attend_token(const T *asked, const Tree *tree, int64_t row, int64_t slot, int64_t k, int64_t group,
-                         float scale, T *out, int64_t first, int64_t step) {
-    int64_t K = tree->K, D = tree->D, S = tree->S;
+                         float scale, T *out, int64_t first, int64_t step, const T *next) {
+    int64_t D = tree->D;
     for (int64_t from = 0; from < group; from += TOGETHER) {
         int64_t n = MIN(TOGETHER, group - from);
         Head head;
@@ -202,14 +206,15 @@ INLINE void attend_token(const T *asked, const Tree *tree, int64_t row, int64_t 
         float q[TOGETHER * MAX_D];
         for (int64_t d = 0; d < n * D; d++) q[d] = get(asked[from * D + d]);
         for (int64_t at = row, visible = slot + 1;;) {
-            const T *keys = tree->keys + (at * K + k) * S * D, *values = tree->values + (at * K + k) * S * D;
-            switch (n) {
-                case 1: attend_part(1, &head, q, keys, values, scale, D, visible); break;
-                case 2: attend_part(2, &head, q, keys, values, scale, D, visible); break;
-                case 3: attend_part(3, &head, q, keys, values, scale, D, visible); break;
-                default: attend_part(4, &head, q, keys, values, scale, D, visible);
-            }
             int64_t parent = tree->parents[at];
+            const T *keys = keys_of(tree, at, k), *values = tree->values + (keys - tree->keys);
+            const T *then = parent < 0 ? next : keys_of(tree, parent, k);
+            switch (n) {
+                case 1: attend_part(1, &head, q, keys, values, scale, D, visible, then); break;
+                case 2: attend_part(2, &head, q, keys, values, scale, D, visible, then); break;
+                case 3: attend_part(3, &head, q, keys, values, scale, D, visible, then); break;
+                default: attend_part(4, &head, q, keys, values, scale, D, visible, then);
+            }
             if (parent < 0) break;
             visible = tree->inherited[at] - tree->inherited[parent];
             at = parent;
@@ -235,6 +240,7 @@ void attend(const T *qkv, const int64_t *tokens, const int64_t *rows, const int6
     for (int64_t task = 0; task < K * M; task++) {
         int64_t k = task / M, m = task % M, t = tokens[m], first = k * group * D;
         const T *asked = qkv + t * (heads + 2 * K) * D + first;
-        attend_token(asked, &tree, rows[t], slots[t], k, group, scale, out + m * heads * D, first, 32);
+        const T *next = keys_of(&tree, rows[tokens[MIN(m + 1, M - 1)]], k);
+        attend_token(asked, &tree, rows[t], slots[t], k, group, scale, out + m * heads * D, first, 32, next);
     }
 }

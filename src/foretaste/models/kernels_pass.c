@@ -54,13 +54,11 @@ static void attend_phase(Team *team, const Pass *p, const T *keys, const T *valu
     for (int64_t piece = take(team), after; piece < pieces; piece = after) {
         after = take(team);
         int64_t m = piece / K, k = piece % K, t = last ? p->last[m] : m, first = k * (heads / K) * D;
-        if (after < pieces) {
-            int64_t next = last ? p->last[after / K] : after / K;
-            read_ahead(&tree, p->rows[next], p->places[next], after % K);
-        }
+        int64_t then = MIN(after, pieces - 1) / K;
+        const T *next = keys_of(&tree, p->rows[last ? p->last[then] : then], after % K);
         if (last && k == 0) memcpy(last + m * p->hidden, x + t * p->hidden, p->hidden * sizeof(T));
         attend_token(p->qkv + t * (heads + 2 * K) * D + first, &tree, p->rows[t], p->places[t], k, heads / K,
-                     1.0f / sqrtf(D), p->left + LEFT(m, heads * D), first, TILE);
+                     1.0f / sqrtf(D), p->left + LEFT(m, heads * D), first, TILE, next);
     }
     meet(team);
 }

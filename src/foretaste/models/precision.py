@@ -57,9 +57,7 @@ class WholeAdamW:
 
     def __init__(self, parameters: Sequence[nn.Parameter], *, betas: tuple[float, float], weight_decay: float) -> None:
         self.parameters = list(parameters)
-        self._optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True
-        )
+        self._optimizer = torch.optim.AdamW(self.parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
 
     def accumulate(self) -> None:
         """See `Optimizer`: backward passes add up as they are."""

@@ -7,7 +7,7 @@ beta1 = 0.9 and beta2 = 0.95 a moment moves by a tenth or a twentieth of what it
 
 8 bytes a weight, gradient included, where float32 masters, moments and gradients beside a bfloat16 weight take 18.
 
-Source: AdamW, Loshchilov & Hutter 1711.05101, algorithm 2; the split of a weight, Kalamkar et al. 2005.04680, section 4.2.
+Source: AdamW, Loshchilov & Hutter 1711.05101, algorithm 2; split weights, Kalamkar et al. 2005.04680 (Split-SGD-BF16).
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ _KERNEL_CHUNK = 4096
 class _Adam(ctypes.Structure):
     """As `Adam` in `kernels_optimizer.c`."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_float) for name in ("clip", "beta1", "beta2", "rate", "root", "epsilon", "kept")
-    )
+    _fields_ = tuple((name, ctypes.c_float) for name in ("clip", "beta1", "beta2", "rate", "root", "epsilon", "kept"))
 
 
 class _Moments(NamedTuple):
@@ -92,8 +90,8 @@ class SplitAdamW:
                 given = (gradient, None) if small else (None, gradient)
                 kernels.call("adamw", parameter, *arrays, *given, adam, parameter.numel())
             else:
-                for parts in zip(*(array.view(-1).split(PIECE) for array in (*arrays, gradient)), strict=True):
-                    _plain(*parts, adam)
+                for weight, *others in zip(*(a.view(-1).split(PIECE) for a in (*arrays, gradient)), strict=True):
+                    _plain(adam, weight, *others)
             torch.autograd.graph.increment_version(parameter)
 
     def clear(self) -> None:
@@ -123,7 +121,7 @@ class SplitAdamW:
         ):
             parameter.copy_(saved)
             low.copy_(saved_low)
-        self._moments = [None if pair is None else _Moments(*(one.clone() for one in pair)) for pair in state["moments"]]
+        self._moments = [pair and _Moments(*(one.clone() for one in pair)) for pair in state["moments"]]
         self._steps = list(state["steps"])
 
     def _settle(self) -> None:
@@ -156,7 +154,7 @@ def _join(upper: Tensor, low: Tensor) -> Tensor:
     return ((upper.view(torch.int16).to(torch.int32) << 16) + low).view(torch.float32)
 
 
-def _plain(weight: Tensor, low: Tensor, first: Tensor, second: Tensor, gradient: Tensor, adam: _Adam) -> None:
+def _plain(adam: _Adam, weight: Tensor, low: Tensor, first: Tensor, second: Tensor, gradient: Tensor) -> None:
     """Do what the kernel does, by PyTorch."""
     slope = gradient.float() * adam.clip
     m = first.float().mul_(adam.beta1).add_(slope, alpha=1 - adam.beta1)
