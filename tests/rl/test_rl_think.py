@@ -118,5 +118,7 @@ def test_a_v_that_means_nothing_is_refused(model):
         run(fresh, "restart")
     with pytest.raises(ConfigError, match="Unknown method"):
         run(model, "bets")
+    with pytest.raises(ConfigError, match="samples by: 'auto'"):
+        think(model, ENV, dataclasses.replace(SAMPLING, engine="vllm"), method="one", items=1, env_class=Masking)
     with pytest.raises(ConfigError, match="n = 0"):
         run(model, "best", n=0)

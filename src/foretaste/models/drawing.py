@@ -27,10 +27,27 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def uniforms(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
     """Return one number in [0, 1) for each (sample seed, position in the conversation). Shapes: B, B -> B float64."""
+    mixed = _hash(seeds, positions)
+    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def stream_seed(seed: int, position: int) -> int:
+    """Return a seed in [0, 2^62) for the action of a conversation that begins at a position."""
+    return int(_hash([seed], [position])[0] >> np.uint64(2))
+
+
+def diverged() -> ModelError:
+    """Return the error of a policy whose logits are not finite."""
+    return ModelError(
+        "The policy's logits are not finite (NaN or infinite), so no token can be drawn. Its weights have "
+        "diverged: go back to an earlier checkpoint and lower the learning rate"
+    )
+
+
+def _hash(seeds: Sequence[int], positions: Sequence[int]) -> np.ndarray:
     with np.errstate(over="ignore"):
         key = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], dtype=np.uint64))
-        mixed = _mix(key + _GOLDEN * (np.array(positions, dtype=np.uint64) + np.uint64(1)))
-    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+        return _mix(key + _GOLDEN * (np.array(positions, dtype=np.uint64) + np.uint64(1)))
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -50,10 +67,7 @@ def draw(logits_BV: Tensor, temperature: float, uniforms_B: Tensor) -> tuple[Ten
     else:
         tokens_B, logprobs_B = _draw_in_chunks(logits_BV, temperature, uniforms_B)
     if not bool(torch.isfinite(logprobs_B).all()):
-        raise ModelError(
-            "The policy's logits are not finite (NaN or infinite), so no token can be drawn. Its weights have "
-            "diverged: go back to an earlier checkpoint and lower the learning rate"
-        )
+        raise diverged()
     return tokens_B, logprobs_B
 
 

@@ -12,33 +12,25 @@ products).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foretaste.config import SamplingConfig
-from foretaste.errors import ModelError
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.decode import Decoder, PlainDecoder
 from foretaste.models.drawing import draw, uniforms
 from foretaste.models.fast_decode import FastDecoder
-from foretaste.records import Action, Conversation
+from foretaste.models.turns import Engine, Next, OnAction, OnState, OnValue
+from foretaste.records import Conversation
+
+__all__ = ["Next", "Sampler"]
 
 MIN_SHARED = 8
 """Fewer shared tokens are read again."""
-
-
-class Next(NamedTuple):
-    """What a conversation does after an action."""
-
-    tokens: list[int]
-    """Observation tokens to append (see `ChatTemplate.follow`)."""
-    generate: bool = True
-    """False: only read V of the state after them, then let the conversation go."""
 
 
 @dataclass(slots=True)
@@ -57,41 +49,16 @@ class _Row:
 
 
 Array = NDArray[np.int64]
-OnAction = Callable[[Conversation, Action], Next | None]
-OnState = Callable[[Conversation, float], bool]
-OnValue = Callable[[Conversation, float], None]
 
 
-class Sampler:
-    """Samples actions, log-probabilities and values from an `ActorCritic`; a `Policy` too."""
+class Sampler(Engine):
+    """Samples with this process's own decoders; values are read along with the tokens."""
 
     def __init__(self, actor_critic: ActorCritic, config: SamplingConfig, *, plain: bool = False) -> None:
         """Take the fast decode path where the model's shape allows it; `plain` forbids it."""
-        self.actor_critic = actor_critic
-        self.config = config
-        limit = getattr(actor_critic.language_model.config, "max_position_embeddings", None)
-        self.max_context = min(config.max_context, limit or config.max_context)
-        """Tokens at which a conversation is full: the configured number, or fewer if the model has fewer positions."""
+        super().__init__(actor_critic, config)
         fast = not plain and FastDecoder.supports(actor_critic, self.max_context)
         self._decoder: Decoder = FastDecoder(actor_critic) if fast else PlainDecoder(actor_critic)
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.actor_critic.source
-
-    def act(self, conversations: list[Conversation]) -> list[Action]:
-        """Return one action per conversation, in order, and append its tokens to the conversation.
-
-        A conversation without tokens gets them from its messages. Each call reads contexts anew (shared
-        prefixes once); use `run` for many turns.
-        """
-        for conversation in conversations:
-            if not conversation.tokens:
-                conversation.tokens.extend(self.actor_critic.template.start(conversation.messages))
-        actions: dict[int, Action] = {}
-        self.run(iter(conversations), lambda conversation, action: actions.update({id(conversation): action}))
-        return [actions[id(conversation)] for conversation in conversations]
 
     def run(
         self,
@@ -101,20 +68,7 @@ class Sampler:
         on_state: OnState | None = None,
         on_value: OnValue | None = None,
     ) -> None:
-        """Sample until the iterator is empty and every conversation has ended.
-
-        Takes at most `config.concurrent` at once, and the next one only when a row is free.
-        `on_action(conversation, action)` follows each turn; `Next` continues, None ends.
-        `on_state(conversation, V)` runs before each turn but the first; False gives the conversation up.
-        `on_value(conversation, V)` receives V for `Next(generate=False)`.
-
-        Limits: `max_new_tokens` cuts an action (`Action.cut`, no end token is forged). A conversation that is
-        full (`max_context` tokens) has its action cut too. If it is continued after that, or with an
-        observation that leaves no room for an action, as much of the observation as fits is read, V there
-        goes to `on_value`, and the conversation is let go: the best value there is of a truncated episode.
-
-        Raises: ModelError for an empty prompt, or one that leaves no room for an action.
-        """
+        """See `Engine.run`."""
         rows: list[_Row] = []
         held: list[Conversation] = []
         leaving: list[int] = []
@@ -132,12 +86,8 @@ class Sampler:
             leaving = self._advance(rows, logits_BV, values_B.tolist(), on_action, on_state, on_value)
 
     def rest(self) -> None:
-        """Give memory back that sampling alone needs, until the next `run`: before learning, which needs more."""
+        """See `Engine.rest`."""
         self._decoder.rest()
-
-    def limit(self, conversation: Conversation) -> int:
-        """Return how many tokens the next action of a conversation may have."""
-        return self.config.max_new_tokens
 
     def _admit(self, rows: list[_Row], arriving: list[Conversation]) -> list[Conversation]:
         """Give conversations rows, each going on from the row that has read most of its prompt.
@@ -201,32 +151,14 @@ class Sampler:
 
     def _turn(self, row: _Row, on_action: OnAction, *, cut: bool) -> bool:
         """Hand the finished action over and take up the observation; False if the conversation ends."""
-        text = self.actor_critic.template.text(row.tokens)
-        action = Action(text, tuple(row.tokens), tuple(row.logprobs), tuple(row.values), cut)
-        then = on_action(row.conversation, action)
+        then = self._hand_over(row.conversation, row.tokens, row.logprobs, row.values, on_action, cut=cut)
         if then is None:
             return False
-        room = self.max_context - len(row.conversation.tokens)
-        observation = list(then.tokens[:room])
-        row.conversation.tokens.extend(observation)
-        row.pending.extend(observation)
-        row.generate = then.generate and len(then.tokens) < room
+        row.pending.extend(then.tokens)
+        row.generate = then.generate
         row.first, row.starting = False, True
         row.tokens, row.logprobs, row.values = [], [], []
         return True
-
-    def _take(self, conversations: Iterator[Conversation], count: int) -> list[Conversation]:
-        """Return up to `count` further conversations, their prompts checked."""
-        taken: list[Conversation] = []
-        while len(taken) < count and (conversation := next(conversations, None)) is not None:
-            if not 0 < len(conversation.tokens) < self.max_context:
-                raise ModelError(
-                    f"The prompt of conversation {conversation.key!r} has {len(conversation.tokens)} tokens; accepted: "
-                    f"1 to {self.max_context - 1} (sampling.max_context = {self.max_context}, an action needs room). "
-                    "Show fewer worked examples or raise max_context."
-                )
-            taken.append(conversation)
-        return taken
 
 
 def _common(read: Array, prompt: Array) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from foretaste.config import ReplayConfig, TrainConfig
 from foretaste.errors import RunError
 from foretaste.models.actor_critic import ActorCritic
-from foretaste.models.sampler import Sampler
+from foretaste.models.engines import make_engine
 from foretaste.progress import Silent
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.adapt import Ranking, pairs_of, pooled
@@ -222,7 +222,7 @@ def meet(config: TrainConfig, *, env: Callable[[], gymnasium.Env[Any, Any]] | No
     if config.imitate.episodes:
         imitate(config, pool, updater, actor_critic.template, Silent())
     count = max(64, config.algorithm.value_pretraining_episodes)
-    episodes = rollout(Sampler(actor_critic, config.sampling), training_tasks(config, 0, count), pool).episodes
+    episodes = rollout(make_engine(actor_critic, config.sampling), training_tasks(config, 0, count), pool).episodes
     if not any(usable(episode) for episode in episodes):
         reason = next((episode.error for episode in episodes if episode.error), "no action was sampled")
         raise RunError(f"No episode of {title(config)} can be learned from: {reason}. foretaste envs check it")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from foretaste.config import TrainConfig
 from foretaste.errors import RunError
-from foretaste.models.sampler import Sampler
+from foretaste.models.turns import Engine
 from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.batch import telling, without_values
 from foretaste.rl.gate import Gate
@@ -26,7 +26,7 @@ MORE = 3
 class Collector:
     """Plays tasks as a run's config says."""
 
-    def __init__(self, config: TrainConfig, sampler: Sampler, pool: Pool) -> None:
+    def __init__(self, config: TrainConfig, sampler: Engine, pool: Pool) -> None:
         self.config, self.sampler, self.pool = config, sampler, pool
 
     def play(

@@ -15,7 +15,7 @@ from foretaste.config import TrainConfig
 from foretaste.envs.base import TextEnv
 from foretaste.envs.registry import identity_of
 from foretaste.ledger import Ledger
-from foretaste.models.sampler import Sampler
+from foretaste.models.turns import Engine
 from foretaste.records import Episode, to_json
 from foretaste.rl.batch import without_values
 from foretaste.rl.diagnostics import calibration
@@ -54,7 +54,7 @@ class HeldOut:
 
 def measure(
     config: TrainConfig,
-    sampler: Sampler,
+    sampler: Engine,
     pool: Pool,
     ledger: Ledger,
     run: str,
@@ -159,7 +159,7 @@ def shown(episodes: Sequence[Episode], count: int = SHOWN_EPISODES) -> list[Epis
 
 
 def record_episodes(
-    ledger: Ledger, run: str, sampler: Sampler, episodes: Sequence[Episode], *, label: str, step: int
+    ledger: Ledger, run: str, sampler: Engine, episodes: Sequence[Episode], *, label: str, step: int
 ) -> None:
     """Append episodes to the ledger with the text of every action token."""
     ledger.append_many(

@@ -1,6 +1,6 @@
 """Play many episodes at once: a policy on one side, environments on the other, Episodes out.
 
-A `Sampler` is driven as a stream (a finished conversation leaves, the next one enters, keys and values
+An `Engine` is driven as a stream (a finished conversation leaves, the next one enters, keys and values
 stay between turns); any other `Policy` (an endpoint, an oracle) is driven in rounds of one turn each.
 Next: `player.py` for one episode, `batch.py` for what training makes of the result.
 """
@@ -24,7 +24,7 @@ from foretaste.rl.player import Player, prompt_messages
 from foretaste.rl.tasks import Task
 
 if TYPE_CHECKING:
-    from foretaste.models.sampler import Next, Sampler
+    from foretaste.models.turns import Engine, Next
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ class EnvPool:
             self._free.append(player.env)
 
 
-def is_sampler(policy: Policy) -> TypeGuard[Sampler]:
+def is_sampler(policy: Policy) -> TypeGuard[Engine]:
     """Return whether a policy samples from a model of this process.
 
-    Whoever has a `Sampler` has imported its module, and torch with it; an endpoint or an oracle waits for neither.
+    Whoever has such an engine has imported its module, and torch with it; an endpoint or an oracle waits for neither.
     """
-    module = sys.modules.get("foretaste.models.sampler")
-    return module is not None and isinstance(policy, module.Sampler)
+    module = sys.modules.get("foretaste.models.turns")
+    return module is not None and isinstance(policy, module.Engine)
 
 
 def rollout(
@@ -126,11 +126,11 @@ def rollout(
 
 
 class _Streamed:
-    """The callbacks of one `Sampler.run`."""
+    """The callbacks of one `Engine.run`."""
 
     def __init__(
         self,
-        sampler: Sampler,
+        sampler: Engine,
         tasks: Sequence[Task],
         pool: Pool,
         gate: Gate | None,
@@ -174,7 +174,7 @@ class _Streamed:
             yield conversation
 
     def _on_action(self, conversation: Conversation, action: Action) -> Next | None:
-        from foretaste.models.sampler import Next
+        from foretaste.models.turns import Next
 
         player = self.players[int(conversation.key)]
         observation = player.answer(action)

@@ -111,11 +111,13 @@ def think(
 ) -> Thinking:
     """Try `items` held-out items with a method; which items, and the attempts, depend on the seed alone.
 
-    Raises: ConfigError for an unknown method or budget; ModelError where V is needed and cannot be used: a checkpoint
-    without a trained critic, or one with a privileged critic.
+    Raises: ConfigError for an unknown method or budget, or another engine than `auto`; ModelError where V is needed
+    and cannot be used: a checkpoint without a trained critic, or one with a privileged critic.
     """
     budget = budget or Budget()
     check_method(actor_critic, method, budget)
+    if sampling.engine != "auto":
+        raise ConfigError(f"sampling.engine = {sampling.engine!r} is for training; thinking samples by: 'auto'")
     sampler = Sampler(actor_critic, sampling)
     pool = EnvPool(env, env_class)
     config = TrainConfig(env=env, held_out=HeldOutConfig(seed=seed))

@@ -23,8 +23,8 @@ from foretaste.errors import ConfigError, ForetasteError
 from foretaste.ledger import Ledger
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic
+from foretaste.models.engines import make_engine
 from foretaste.models.loading import CARD_FILE
-from foretaste.models.sampler import Sampler
 from foretaste.progress import Progress, Silent
 from foretaste.records import Checkpoint, Episode, to_json
 from foretaste.rl import diagnostics
@@ -112,7 +112,7 @@ class _Run:
         self.done = Progressed()
         with self._timed("loading"):
             self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
-        self.sampler = Sampler(self.actor_critic, config.sampling)
+        self.sampler = make_engine(self.actor_critic, config.sampling)
         self.collector = Collector(config, self.sampler, self.pool)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
         self.replay = Replay(folder / "episodes")
