@@ -138,11 +138,12 @@ def test_a_full_conversation_is_cut_and_its_value_given(tower: ActorCritic) -> N
     assert values == [pytest.approx(tower.evaluate([whole]).values_N.item(), abs=2e-5)]
 
 
-def test_an_observation_that_does_not_fit_ends_the_conversation_with_a_value(tower: ActorCritic) -> None:
+@pytest.mark.parametrize("size", [5, 30])
+def test_an_observation_that_leaves_no_room_ends_the_conversation_with_a_value(tower: ActorCritic, size: int) -> None:
     [conversation] = conversations(tower, 1)
     sampler = engine(tower, SamplingConfig(max_new_tokens=3, max_context=len(conversation.tokens) + 8))
     values: list[float] = []
-    asked = lambda *_: Next(list(range(10, 40)))  # noqa: E731
+    asked = lambda *_: Next(list(range(10, 10 + size)))  # noqa: E731
     sampler.run(iter([conversation]), asked, on_value=lambda _, value: values.append(value))
     assert len(values) == 1
     assert conversation.tokens[-5:] == [10, 11, 12, 13, 14]

@@ -158,7 +158,10 @@ def test_on_a_gpu_vllm_takes_its_share_and_sleeps_while_there_is_learning(
     server.rest()
     server.rest()
     server.begin()
-    assert llm.calls == ["reset_prefix_cache", ("sleep", {"level": 1}), "wake_up", "reset_prefix_cache"]
+    server.begin()
+    server.rest()
+    slept = ("sleep", {"level": 1})
+    assert llm.calls == ["reset_prefix_cache", slept, "wake_up", "reset_prefix_cache", "reset_prefix_cache", slept]
 
 
 def test_an_output_matrix_that_is_the_embedding_too_is_packed_again() -> None:
