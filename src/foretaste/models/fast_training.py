@@ -177,8 +177,9 @@ class _WeightGradient:
     """The sum of the chunks' products of logits' gradients (N V, transposed) and hidden states (N H)."""
 
     def __init__(self, weight: Tensor) -> None:
-        # The matrix unit's products would transpose so wide a left operand in memory: there the sum lies turned.
-        self._turned = kernels.matrix_unit()
+        # The matrix unit's products would transpose so wide a left operand in memory: there the sum lies turned (and in
+        # float32, where every sum is made as it always was).
+        self._turned = weight.dtype != torch.bfloat16 or kernels.matrix_unit()
         self._sum = weight.new_zeros(weight.shape[::-1] if self._turned else weight.shape)
 
     def add(self, dlogits: Tensor, hidden: Tensor) -> None:
