@@ -1,7 +1,7 @@
 """Where our own seconds go: `python -m benchmarks.parts`.
 
 Processor seconds (user + system) on one thread, so that they mean something on a busy machine too: a decode step and a
-prompt pass, by the matrix unit and by the chain of products, the two halves of a whole PPO step, and a training pass of
+prompt pass, in one call and by the chain of products, the two halves of a whole PPO step, and a training pass of
 the smallest model over sequences of several lengths. `--only nano` measures the last alone.
 """
 

@@ -1,4 +1,4 @@
-"""Whole passes on the matrix unit against the chain of products, for every shape; skipped where there is no unit."""
+"""Whole passes in one call against the chain of products, for every shape; skipped where no processor has them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _unit() -> None:
     weight = torch.zeros(1, dtype=torch.bfloat16)
     config = mock.Mock(hidden_size=32, intermediate_size=32, vocab_size=32)
     if not packed_layers.supports(config, 32, weight):
-        pytest.skip("no matrix unit")
+        pytest.skip("no products of bfloat16 in this processor")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,7 @@
 
 Same numbers as the plain path up to rounding, less work around them: tokens of all rows form one flat
 batch without padding; query, key and value weights are one matrix, gate and up another, packed for the
-matrix unit; what contexts share is read and stored once (`fast_cache.py`); attention looks at the slots that a
+processor's products; what contexts share is read and stored once (`fast_cache.py`); attention looks at the slots that a
 row has and at no others (`decode_kernels.py`).
 
 Shape letters: B rows, N tokens of a pass over several rows, D head size.

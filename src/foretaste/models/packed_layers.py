@@ -1,4 +1,6 @@
-"""Layers of the quick decode path in one call (`kernels_pass.c`), for processors with a bfloat16 matrix unit (AMX).
+"""Layers of the quick decode path in one call (`kernels_pass.c`), for processors with bfloat16 products of their own.
+
+That is a matrix unit (AMX), or vector instructions for pairs of bfloat16 (AVX-512 BF16); packed weights are the same.
 
 Between two products of a small model, starting the next one costs as much as the product itself: here threads are
 started once for many layers, and weights are read ahead from memory while the panel before them is multiplied.
@@ -29,7 +31,7 @@ TILE = 32
 
 
 def supports(config: Any, head_size: int, weight: Tensor) -> bool:
-    """True if this machine has the unit and the sizes of a decoder fill its tiles."""
+    """True if this machine has such products and the sizes of a decoder fill the panels."""
     sizes = config.hidden_size, config.intermediate_size, config.vocab_size, head_size
     if weight.dtype != torch.bfloat16 or any(size % TILE for size in sizes):
         return False
