@@ -1,7 +1,8 @@
 """Layers of the quick decode path as a chain of PyTorch's products and compiled passes, for any processor.
 
 Query, key and value weights are one matrix, gate and up another, packed for the matrix unit. Where the processor has
-bfloat16 products of its own, `packed_layers.py` runs the same layers in one call. `fast_decode.py` strings either together.
+bfloat16 products of its own, `packed_layers.py` runs the same layers in one call. `fast_decode.py` strings either
+together.
 
 Shape letters: B rows, N tokens of a pass over several rows, H hidden size, D head size, V vocabulary.
 """
