@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,43 @@ def test_public_names_are_those_that_type_checkers_see() -> None:
         assert getattr(foretaste, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = foretaste.trian
+
+
+# What a terminal cannot show ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_of_another_encoding_ends_no_command(encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    shown = subprocess.run([sys.executable, "-c", SHOWING], capture_output=True, env=environment, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert (b"?" in shown.stdout) == (encoding != "utf-8")
+
+
+SHOWING = """
+import sys
+from foretaste import cli
+def run(arguments):
+    print("caf\\u00e9 \\u2581\\u2588")
+    print("caf\\u00e9 \\u2581\\u2588", file=sys.stderr)
+cli.COMMANDS["show"] = cli.Command("__main__", "shows", "run")
+sys.exit(cli.main(["show"]))
+"""
+
+
+def test_a_name_with_brackets_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Ledger.open(tmp_path) as ledger:
+        ledger.append(ledger.start_run("train", "x", {}), "status", {"status": "odd [/x]"})
+    assert main(["runs", "--runs-folder", str(tmp_path)]) == 0
+    assert "odd [/x]" in capsys.readouterr().out
+
+
+def test_a_user_without_a_home_has_a_cache_of_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foretaste.models.sources import cache_folder
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FORETASTE_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder() == Path(tempfile.gettempdir()) / f"foretaste-{os.getuid()}"

@@ -1,5 +1,6 @@
 """`foretaste train`: how recipe, flags and a resumed run make one config, and what is shown at the end."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,9 @@ def test_an_interruption_before_the_run_began_names_no_older_run(
     error = capsys.readouterr().err
     assert saved not in error
     assert "Nothing had been trained yet." in error
+
+
+def test_a_path_with_brackets_in_the_final_table_is_no_markup() -> None:
+    shown = io.StringIO()
+    show_summary(dataclasses.replace(SUMMARY, model="models/v[/2]"), Console(file=shown, width=200))
+    assert "maze learned by models/v[/2]" in shown.getvalue()

@@ -101,3 +101,20 @@ def test_a_sparkline_has_the_height_of_its_values() -> None:
 )
 def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_live_display_draws_what_the_terminals_encoding_has() -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    for encoding, marks in (("cp1252", "_.-:=+*#"), ("utf-8", "▁▂▃▄▅▆▇█")):
+        raw = io.BytesIO()
+        console = Console(file=Terminal(raw, encoding=encoding), force_terminal=True, width=80)
+        with RichProgress(steps=2, console=console) as progress:
+            progress.phase("train", 2)
+            progress.metrics(1, {"train/success": 0.0})
+            progress.metrics(2, {"train/success": 1.0})
+            console.print(progress._render())
+        console.file.flush()
+        assert f"success {marks[0]}{marks[-1]} 1.00" in raw.getvalue().decode(encoding)

@@ -26,6 +26,7 @@ def _at_least(low: float) -> Range:
     return Range(lambda value: value >= low, f"{low} or more")
 
 
+_SEED = Range(lambda value: 0 <= value < 2**63, "0 to 9223372036854775807 (63 bits)")
 _POSITIVE = Range(lambda value: value > 0, "above 0")
 _UNIT = Range(lambda value: 0 <= value <= 1, "0 to 1")
 
@@ -33,7 +34,7 @@ RANGES: dict[str, Range] = {
     "steps": _at_least(0),
     "token_budget": _at_least(1),
     "episodes_per_step": _at_least(1),
-    "seed": _at_least(0),
+    "seed": _SEED,
     "save_every": _at_least(1),
     "env.level": _at_least(0),
     "env.examples": _at_least(0),
@@ -96,7 +97,7 @@ RANGES: dict[str, Range] = {
     "held_out.every": _at_least(0),
     "held_out.curve_items": _at_least(1),
     "held_out.enough": _UNIT,
-    "held_out.seed": _at_least(0),
+    "held_out.seed": _SEED,
 }
 """The accepted range of every number in a `TrainConfig`, by its path."""
 

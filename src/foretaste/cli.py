@@ -8,12 +8,14 @@ called, and imports what is heavy (torch, environments) only when it has somethi
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from foretaste.errors import ForetasteError, unknown
+from foretaste.errors import ForetasteError, Terminated, unknown
+from foretaste.stopping import terminable
 
 
 class Command(NamedTuple):
@@ -22,13 +24,17 @@ class Command(NamedTuple):
     module: str
     help: str
     function: str = "run"
+    own_signals: bool = False
+    """Whether it handles SIGTERM and SIGHUP itself."""
 
 
 COMMANDS: dict[str, Command] = {
     "envs": Command("foretaste.commands.envs", "list the environments with a sample each; check your own"),
     "train": Command("foretaste.commands.train", "train a model on an environment, from a recipe or from flags"),
     "exam": Command("foretaste.commands.exam", "examine a policy on sealed items, with a verdict; compare two"),
-    "serve": Command("foretaste.commands.serve", "serve a learner beside an incumbent, OpenAI-compatible"),
+    "serve": Command(
+        "foretaste.commands.serve", "serve a learner beside an incumbent, OpenAI-compatible", own_signals=True
+    ),
     "deploy": Command("foretaste.commands.deploy", "set up and steer a deployment: stages, kill switch, keys, caps"),
     "audit": Command("foretaste.commands.audit", "verify and show a deployment's audit log"),
     "report": Command("foretaste.commands.report", "write a run's report.html anew from the ledger"),
@@ -58,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    _write_whatever_it_takes()
     try:
         return _dispatch(given)
     except ForetasteError as error:
@@ -69,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
-        return INTERRUPTED
+        return interrupt.exit_code if isinstance(interrupt, Terminated) else INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe (`foretaste envs | head`) has seen enough
         sys.stderr.close()
         return OK
@@ -89,7 +96,10 @@ def _dispatch(given: list[str]) -> int:
         raise ForetasteError(unknown("flag" if name.startswith("-") else "command", name, COMMANDS))
     command = COMMANDS[name]
     run = getattr(importlib.import_module(command.module), command.function)
-    return run(rest) or OK
+    if command.own_signals:
+        return run(rest) or OK
+    with terminable():
+        return run(rest) or OK
 
 
 def help_text() -> str:
@@ -103,6 +113,13 @@ def help_text() -> str:
         f"examples:\n{EXAMPLES}\n\n"
         "foretaste COMMAND --help shows the options of a command; --debug shows tracebacks; --version the version."
     )
+
+
+def _write_whatever_it_takes() -> None:
+    """Let a terminal or pipe that cannot show a letter show "?" in its place, rather than end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _print_error(message: str) -> None:

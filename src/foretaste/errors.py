@@ -41,6 +41,24 @@ class DeployError(ForetasteError):
     """A deployment whose store cannot be used, whose log was tampered with, or that refuses a change."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was told to end by a signal other than Ctrl-C; handled wherever an interruption is."""
+
+    def __init__(self, number: int, said: str = "") -> None:
+        super().__init__(said)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What shells expect of a process that a signal ended."""
+        return 128 + self.number
+
+
+def interrupted(error: KeyboardInterrupt, said: str) -> KeyboardInterrupt:
+    """Return the same kind of interruption with the next step in words."""
+    return Terminated(error.number, said) if isinstance(error, Terminated) else KeyboardInterrupt(said)
+
+
 def unknown(kind: str, received: str, accepted: Iterable[str], *, see: str = "") -> str:
     """Return "Unknown env 'maez'. Did you mean 'maze'? ..." for a name that is not in `accepted`.
 

@@ -188,14 +188,19 @@ class Ledger:
         self._known.update(found)
         return [info for info in found.values() if kind is None or info.kind == kind]
 
-    def run(self, run: str) -> RunInfo:
-        """Return one run by its id, a unique beginning of it, or "latest".
+    def run(self, run: str, *, kind: str | None = None) -> RunInfo:
+        """Return one run by its id, a unique beginning of it, or "latest": of all runs, or of those of one kind.
 
-        Raises: LedgerError for an unknown or ambiguous id, with the nearest one there is.
+        Raises: LedgerError for an unknown or ambiguous id, with the nearest one there is, or for a run of another kind.
         """
-        runs = self.runs()
+        every = self.runs()
+        runs = [info for info in every if kind is None or info.kind == kind]
+        other = next((info for info in every if info.id == run), None)
+        if other is not None and kind is not None and other.kind != kind:
+            raise LedgerError(f"{run!r} is a run of kind {other.kind!r}; accepted here: one of kind {kind!r}")
         if not runs:
-            raise LedgerError(f"The ledger {self.url} holds no run yet. Start one: foretaste train")
+            what = "run" if kind is None or not every else f"run of kind {kind!r}"
+            raise LedgerError(f"The ledger {self.url} holds no {what} yet. Start one: foretaste {kind or 'train'}")
         if run == "latest":
             return runs[-1]
         exact = [info for info in runs if info.id == run]

@@ -21,7 +21,8 @@ from rich.text import Text
 
 from foretaste.records import RunSummary
 
-SPARKS = "▁▂▃▄▅▆▇█"
+SPARKS, PLAIN_SPARKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+"""Heights of a sparkline; the second where the terminal's encoding has no blocks."""
 SHOWN = ("train/success", "value/explained_variance", "policy/entropy", "policy/kl")
 """Metrics of the live line; all of them are in the ledger and the report."""
 
@@ -172,16 +173,25 @@ class RichProgress:
     def _render(self) -> RenderableType:
         rows: list[RenderableType] = [self._bars.get_renderable()]
         if self._success:
-            rows.append(Text(f"success {sparkline(list(self._success))} {self._success[-1]:.2f}"))
+            marks = SPARKS if _can_show(SPARKS, self.console.encoding) else PLAIN_SPARKS
+            rows.append(Text(f"success {sparkline(list(self._success), marks=marks)} {self._success[-1]:.2f}"))
         if self._step is not None:
             rows.append(Text(self._step_line(), overflow="ellipsis", no_wrap=True))
         return Group(*rows)
 
 
-def sparkline(values: list[float], *, low: float = 0.0, high: float = 1.0) -> str:
-    """Return one block character a value, its height the value's place between `low` and `high`."""
+def _can_show(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def sparkline(values: list[float], *, low: float = 0.0, high: float = 1.0, marks: str = SPARKS) -> str:
+    """Return one of `marks` a value, its height the value's place between `low` and `high`."""
     places = [min(max((value - low) / (high - low), 0.0), 1.0) for value in values]
-    return "".join(SPARKS[round(place * (len(SPARKS) - 1))] for place in places)
+    return "".join(marks[round(place * (len(marks) - 1))] for place in places)
 
 
 def duration(seconds: float) -> str:

@@ -68,7 +68,7 @@ def read_arguments(arguments: list[str]) -> DoctorArguments:
         from foretaste.ledger import Ledger
 
         with Ledger.open(first.config.runs_folder, create=False) as ledger:
-            base = from_dict(TrainConfig, ledger.run(first.run or "latest").config)
+            base = from_dict(TrainConfig, ledger.run(first.run or "latest", kind="train").config)
     default = DoctorArguments(recipe=first.recipe, config=base)
     final = parse(DoctorArguments, expanded, command="doctor", examples=EXAMPLES, default=default)
     return dataclasses.replace(final, config=check(final.config))
@@ -104,9 +104,9 @@ def _outcome(given: DoctorArguments) -> Any:
         return found[-1]
 
     with Ledger.open(given.config.runs_folder, create=False) as ledger:
-        run = ledger.run(given.run or "latest").id
+        run = ledger.run(given.run or "latest", kind="train").id
         after = measured(ledger, run, "after")
-        other = ledger.run(given.against).id if given.against else run
+        other = ledger.run(given.against, kind="train").id if given.against else run
         before = measured(ledger, other, "after" if given.against else "before")
         if after["seeds"] != before["seeds"] or _items(ledger, run) != _items(ledger, other):
             raise ConfigError(f"{run} and {other} were measured on different items; compare runs of one environment")

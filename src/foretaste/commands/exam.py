@@ -16,7 +16,7 @@ import tyro
 
 from foretaste.commands.arguments import parse
 from foretaste.config import TrainConfig
-from foretaste.errors import ConfigError, ForetasteError
+from foretaste.errors import ConfigError, ForetasteError, interrupted
 from foretaste.exams.settings import SitConfig
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _sit(given: ExamArguments) -> int:
     from foretaste.ledger import Ledger
     from foretaste.progress import RichProgress
 
-    console = Console(stderr=given.json)
+    console = Console(stderr=given.json, markup=False)
     with Ledger.open(given.runs_folder) as ledger:
         try:
             with RichProgress(console=console) as progress:
@@ -108,7 +108,7 @@ def _sit(given: ExamArguments) -> int:
                 where = "" if given.runs_folder == TrainConfig().runs_folder else f" --runs-folder {given.runs_folder}"
                 goes_on = f"Go on with: foretaste exam --resume {notes[0]}{where}"
                 if isinstance(error, KeyboardInterrupt):
-                    raise KeyboardInterrupt(goes_on) from None
+                    raise interrupted(error, goes_on) from None
                 raise type(error)(f"{error} What was answered is kept. {goes_on}") from error
             raise
         page = write_results(ledger, sitting.run, folder / sitting.run)
@@ -137,7 +137,7 @@ def show(sitting: Sitting, page: Path, console: Any) -> None:
     from rich.table import Table
 
     found, verdict = sitting.results, sitting.verdict
-    console.print(f"\n[bold]{verdict.sentence()}[/]")
+    console.print(f"\n{verdict.sentence()}", style="bold", markup=False)
     table = Table(show_header=False, title_justify="left")
     for name, text in rows(sitting):
         table.add_row(name, text)

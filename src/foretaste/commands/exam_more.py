@@ -136,7 +136,7 @@ def looks(arguments: list[str]) -> None:
         of = f"{look.number} of {look.allowed}" if look.allowed else str(look.number)
         created = look.created[:16].replace("T", " ")
         table.add_row(name, of, look.policy, infos[look.run].status, f"{look.alpha:.2g}", created, look.run)
-    Console().print(table)
+    Console().print(table, markup=False)
     print("The hash chain is intact.")
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from foretaste.commands.arguments import parse
 from foretaste.config import TrainConfig
+
+if TYPE_CHECKING:
+    from foretaste.ledger import RunInfo
 
 EXAMPLES = """\
   foretaste runs
@@ -44,7 +48,17 @@ def run(arguments: list[str]) -> None:
     for heading in ("run", "kind", "status", "created (UTC)"):
         table.add_column(heading, no_wrap=True, overflow="fold")
     for info in runs:
-        table.add_row(info.id, info.kind, info.status, info.created[:19].replace("T", " "))
-    Console().print(table if runs else "No runs yet. Start one: foretaste train recipes/quick.toml")
+        table.add_row(info.id, info.kind, _status(info, given.runs_folder), info.created[:19].replace("T", " "))
+    Console(markup=False).print(table if runs else "No runs yet. Start one: foretaste train recipes/quick.toml")
     if given.verify:
         print("The hash chain is intact.")
+
+
+def _status(info: RunInfo, runs_folder: str) -> str:
+    """Return a run's status; one that was killed could not say so itself, and its lock is free."""
+    from foretaste.locks import is_held
+
+    folder = Path(runs_folder) / info.id
+    if info.kind != "train" or info.status != "started" or "://" in runs_folder or not folder.is_dir():
+        return info.status
+    return "running" if is_held(folder / "running.lock") else "killed: --resume"

@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> None:
         attempts = sum(thought.attempts for thought in found.thoughts) / len(found.thoughts)
         table.add_row(method, *solved, f"{found.tokens_per_item:,.0f}", f"{attempts:.1f}")
     if not given.json:
-        Console().print(table)
+        Console(markup=False).print(table)
 
 
 def _figures(mean: float, low: float, high: float) -> tuple[str, str]:

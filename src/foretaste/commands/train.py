@@ -12,7 +12,7 @@ import tyro
 from foretaste.checks import check, value_at
 from foretaste.commands.arguments import flag_names, parse
 from foretaste.config import TrainConfig, from_dict, load_recipe
-from foretaste.errors import ConfigError
+from foretaste.errors import ConfigError, interrupted
 
 if TYPE_CHECKING:
     from foretaste.records import RunSummary
@@ -51,7 +51,7 @@ class TrainArguments:
 def run(arguments: list[str]) -> None:
     """Train as the arguments say.
 
-    Raises: KeyboardInterrupt on Ctrl-C, its message naming the command that goes on with the run.
+    Raises: KeyboardInterrupt on Ctrl-C or a signal to end, its message naming the command that goes on with the run.
     """
     config, resume = read_arguments(arguments)
     from rich.console import Console
@@ -65,12 +65,12 @@ def run(arguments: list[str]) -> None:
 
         with RichProgress(steps=config.steps, console=console) as progress:
             checkpoint = train(config, resume=resume, progress=progress)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         newest = resume or _newest_run(config.runs_folder)
         if newest is None or newest == before:
-            raise KeyboardInterrupt("Nothing had been trained yet.") from None
+            raise interrupted(error, "Nothing had been trained yet.") from None
         folder = "" if config.runs_folder == TrainConfig().runs_folder else f" --runs-folder {config.runs_folder}"
-        raise KeyboardInterrupt(f"Go on with: foretaste train --resume {newest}{folder}") from None
+        raise interrupted(error, f"Go on with: foretaste train --resume {newest}{folder}") from None
     from foretaste.api import summary_of
     from foretaste.ledger import Ledger
 
@@ -126,7 +126,7 @@ def _resumed(given: Sequence[str], wanted: str, runs_folder: str) -> tuple[Train
     from foretaste.ledger import Ledger
 
     with Ledger.open(runs_folder) as ledger:
-        info = ledger.run(wanted)
+        info = ledger.run(wanted, kind="train")
     saved = replace(from_dict(TrainConfig, info.config, where=info.id), runs_folder=runs_folder)
     config = _parse(given, TrainArguments(config=saved)).config
     for flag in flag_names(TrainConfig):
@@ -152,10 +152,12 @@ def _newest_run(folder: str) -> str | None:
 def show_summary(summary: RunSummary, console: Any) -> None:
     """Print the final table and where the results lie."""
     from rich.table import Table
+    from rich.text import Text
 
     from foretaste.progress import duration
 
-    table = Table(title=f"{summary.env} learned by {summary.model}", title_justify="left", show_header=False)
+    title = Text(f"{summary.env} learned by {summary.model}")  # as text: a path may hold what looks like markup
+    table = Table(title=title, title_justify="left", show_header=False)
     for name, text in summary_rows(summary):
         table.add_row(name, text)
     table.add_row("wall time", duration(summary.wall_seconds))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from foretaste.errors import RunError
+from foretaste.errors import RunError, interrupted
 from foretaste.lab.jobs import Job, code_version, job_records
 from foretaste.lab.register import Registration, reasons_to_doubt, register
 from foretaste.lab.results import Outcome, Results
@@ -70,10 +70,10 @@ def run_study(
                 any_code=any_code,
                 made=made,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             ledger.append(registration.run, "status", {"status": "interrupted"})
             again = f"foretaste lab run {study.name} --mode {mode}"
-            raise KeyboardInterrupt(f"What is finished is kept. Go on: {again}") from None
+            raise interrupted(error, f"What is finished is kept. Go on: {again}") from None
         verdict = judge_study(ledger, study, mode, registration, workers=workers, any_code=any_code, made=made)
         ledger.append(registration.run, "verdict", verdict.to_json())
         ledger.append(registration.run, "status", {"status": "finished"})

@@ -5,12 +5,13 @@
     a folder        used as it is; a foretaste checkpoint is such a folder
     owner/name      left to transformers and its hub cache
 
-The cache is `$FORETASTE_CACHE`, or `~/.cache/foretaste`.
+The cache is `$FORETASTE_CACHE`, or `~/.cache/foretaste`; without a home, a folder among the temporary files.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,12 @@ class Source(NamedTuple):
 
 def cache_folder() -> Path:
     """Return the folder of fetched models."""
-    return Path(os.environ.get("FORETASTE_CACHE") or Path.home() / ".cache" / "foretaste")
+    if named := os.environ.get("FORETASTE_CACHE"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "foretaste"
+    except RuntimeError:  # a container's user without HOME and without an entry in the password file
+        return Path(tempfile.gettempdir()) / f"foretaste-{os.getuid()}"
 
 
 def known() -> list[Source]:

@@ -19,6 +19,7 @@ from foretaste.models.turns import Engine
 from foretaste.records import Episode, to_json
 from foretaste.rl.batch import without_values
 from foretaste.rl.diagnostics import calibration
+from foretaste.rl.identity import digest
 from foretaste.rl.rollout import Pool, rollout
 from foretaste.rl.sources import held_out_sources
 from foretaste.rl.tasks import Task, practice_tasks
@@ -40,6 +41,8 @@ class HeldOut:
     sampled_tokens: int
     seconds: float
     calibration: dict[str, Any] | None
+    items: list[str | None]
+    """Digest of each item as the policy first saw it (`identity.digest`)."""
 
     @property
     def judged(self) -> list[float]:
@@ -83,6 +86,7 @@ def measure(
         sum(episode.action_tokens for episode in episodes),
         played.sample_seconds + played.env_seconds,
         record,
+        [digest(episode) for episode in episodes],
     )
     solved = _solved(outcome.judged)
     ledger.append(

@@ -46,13 +46,20 @@ class Replay:
         write_episodes(self._file(step), episodes)
         self._keep(episodes, step)
 
-    def load(self, last_step: int) -> None:
-        """Read back what was sampled up to `last_step`; files of later steps belong to a lost attempt."""
+    def load(self, last_step: int, expected: Sequence[int] = ()) -> list[Path]:
+        """Read back what was sampled up to `last_step`; files of later steps belong to a lost attempt.
+
+        Returns the files that are missing, of the steps `expected`, or that cannot be read.
+        """
         self.stored = []
-        for file in sorted(self.folder.glob("step-*.npz")):
-            step = int(file.stem.removeprefix("step-"))
-            if step <= last_step:
-                self._keep(read_episodes(file), step)
+        found = {int(file.stem.removeprefix("step-")) for file in self.folder.glob("step-*.npz")}
+        lost = []
+        for step in sorted(step for step in {*found, *expected} if step <= last_step):
+            try:
+                self._keep(read_episodes(self._file(step)), step)
+            except RunError:
+                lost.append(self._file(step))
+        return lost
 
     def newest(self, count: int) -> list[Episode]:
         """Return the last `count` usable episodes, oldest first."""

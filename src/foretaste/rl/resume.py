@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from foretaste.config import TrainConfig
 from foretaste.errors import RunError
 from foretaste.rl.sources import training_sources
 
+LOCK_FILE = "running.lock"
+"""In a run's folder: held as long as a process is at the run (`locks.py`)."""
 PARTS = ("updater", "learner", "gate", "curriculum", "reference", "progressed")
 """What a resume point holds; `train.py` writes and restores them."""
 
@@ -38,6 +40,10 @@ class Progressed:
     good_points: int = 0
     """Newest points of the learning curve in a row that reached `held_out.enough`."""
     success_before: list[float | None] = field(default_factory=list)
+    items_before: list[str | None] = field(default_factory=list)
+    """Digests of the held-out items (`identity.digest`); empty in runs of older versions."""
+    stored_steps: list[int] = field(default_factory=list)
+    """Steps whose episodes are on disk for the replay; empty in runs of older versions."""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by part of the run."""
@@ -56,7 +62,7 @@ def save_state(folder: Path, state: dict[str, Any], *, run: str) -> None:
     temporary = folder / "trainer.pt.writing"
     try:
         torch.save(state, temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows syncs only what is open for writing
             os.fsync(file.fileno())
         temporary.replace(folder / "trainer.pt")
     except (OSError, RuntimeError) as error:
@@ -96,6 +102,24 @@ def load_state(folder: Path, config: TrainConfig, *, run: str) -> dict[str, Any]
             f"{f' ({why})' if why else ''}. Found: {', '.join(sorted(map(str, state))) or 'nothing'}. {_accepted(run)}"
         )
     return {**state, **dict.fromkeys(unused)}
+
+
+def check_episodes(lost: Sequence[Path], config: TrainConfig, *, run: str) -> str | None:
+    """Return a note on episode files that are gone, or None if all are there.
+
+    Raises: RunError if the run learns from stored episodes: without them it would end elsewhere.
+    """
+    if not lost:
+        return None
+    names = ", ".join(str(file) for file in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    replay = config.replay
+    learns = replay.critic_episodes or replay.actor_episodes or replay.policy_passes or replay.success_episodes
+    if learns or config.algorithm.name == "auto":
+        raise RunError(
+            f"Run {run} learns from stored episodes, and these are missing or damaged: {names}. Without them it would "
+            f"end with another result. Restore them, then: foretaste train --resume {run}; or start the run again."
+        )
+    return f"stored episodes are missing or damaged, which this run does not learn from: {names}"
 
 
 @contextmanager

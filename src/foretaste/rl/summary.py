@@ -17,7 +17,7 @@ from foretaste.records import Checkpoint, RunSummary
 from foretaste.rl.held_out import HeldOut
 from foretaste.rl.resume import Progressed
 from foretaste.rl.sources import title
-from foretaste.statistics import exact_interval, paired_difference_interval
+from foretaste.statistics import exact_interval, newcombe_difference, paired_difference_interval
 
 
 def provenance(config: TrainConfig, resuming: bool, run: str) -> dict[str, Any]:
@@ -37,10 +37,19 @@ def summarize(
     pairs = _judged_twice(done.success_before, after.success)
     if not pairs:
         raise RunError("no held-out item could be judged: the environment failed on every one")
-    before_N, after_N = np.array(pairs, dtype=bool).T
-    count = len(pairs)
+    same = [pair for pair, alike in zip(pairs, _alike(done, after), strict=True) if alike]
+    notes = list(done.notes)
+    if len(same) < len(pairs):
+        notes.append(_other_items(len(pairs) - len(same), len(pairs)))
+    before_N, after_N = np.array(same or pairs, dtype=bool).T
+    count = len(before_N)
     first, last = exact_interval(int(before_N.sum()), count), exact_interval(int(after_N.sum()), count)
-    gain = paired_difference_interval(before_N, after_N)
+    # Different questions are never paired: without a common one the two are independent samples.
+    gain = (
+        paired_difference_interval(before_N, after_N)
+        if same
+        else newcombe_difference(int(before_N.sum()), count, int(after_N.sum()), count)
+    )
     calibration = after.calibration
     return RunSummary(
         run=run,
@@ -61,8 +70,27 @@ def summarize(
         checkpoint=checkpoint.id,
         checkpoint_path=checkpoint.path,
         report=str(folder / "report.html"),
-        notes=tuple(done.notes),
+        notes=tuple(notes),
         seconds={part: round(seconds, 3) for part, seconds in done.seconds.items()},
+    )
+
+
+def _alike(done: Progressed, after: HeldOut) -> list[bool]:
+    """Return, of each item judged twice, whether it was the same question both times; unknown counts as the same."""
+    known = done.items_before or [None] * len(after.items)
+    return [
+        first is None or last is None or first == last
+        for first, last, *judged in zip(known, after.items, done.success_before, after.success, strict=True)
+        if None not in judged
+    ]
+
+
+def _other_items(others: int, of: int) -> str:
+    """Say that items were other questions after training than before."""
+    what = "these were left out" if others < of else "the gain's interval is that of two independent samples"
+    return (
+        f"{others} of {of} held-out items showed another question after training than before, so {what}. The "
+        "environment does not repeat its items, or it was changed: foretaste envs check says which"
     )
 
 

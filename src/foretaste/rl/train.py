@@ -8,6 +8,7 @@ Each step samples new episodes (`collect.py`), updates actor and critic (`update
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,9 @@ import gymnasium
 
 from foretaste.checks import check
 from foretaste.config import TrainConfig, from_dict, to_dict
-from foretaste.errors import ConfigError, ForetasteError
+from foretaste.errors import ConfigError, ForetasteError, Terminated
 from foretaste.ledger import Ledger
+from foretaste.locks import only_one
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.engines import make_engine
@@ -34,17 +36,19 @@ from foretaste.rl.collect import Collector, until_telling
 from foretaste.rl.curriculum import Curriculum, metrics_of
 from foretaste.rl.gate import GateKeeper
 from foretaste.rl.held_out import HeldOut, measure, record_episodes
+from foretaste.rl.identity import identity, named, same_items
 from foretaste.rl.imitate import imitate
 from foretaste.rl.learn import Learner
 from foretaste.rl.pools import pool_of
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
-from foretaste.rl.resume import Progressed, load_state, restoring, save_state
+from foretaste.rl.resume import LOCK_FILE, Progressed, check_episodes, load_state, restoring, save_state
 from foretaste.rl.rollout import Rollout
 from foretaste.rl.sources import title, training_sources
 from foretaste.rl.summary import provenance, summarize
 from foretaste.rl.tasks import training_tasks
 from foretaste.rl.update import Updater
+from foretaste.stopping import later, terminable
 from foretaste.writers import open_writers
 
 ENOUGH_POINTS = 2
@@ -65,8 +69,12 @@ def train(
     run of that id (or "latest") to the result it would have had uninterrupted; its config is the one
     it was started with, found in the ledger of `runs_folder` (default: the config's).
 
+    A run that is interrupted (Ctrl-C, SIGTERM) while it samples keeps every finished step; while it learns, a signal
+    other than Ctrl-C waits for the step's end.
+
     Raises: ConfigError for settings that cannot be used; ModelError, EnvError for what cannot be
-    loaded; RunError if no episode can be played or written. Whatever was saved before stays.
+    loaded; RunError if no episode can be played or written, or another process is at this run. Whatever was saved
+    before stays.
     """
     if config is None and resume is None:
         raise ConfigError("Nothing to train: pass a config, or the id of a run to resume")
@@ -74,21 +82,40 @@ def train(
     with closing(Ledger.open(folder)) as ledger:
         if resume is None:
             assert config is not None
-            check(config)
+            config = check(named(config, env))
             run = ledger.start_run("train", title(config), to_dict(config))
         else:
-            run = ledger.run(resume).id
+            run = ledger.run(resume, kind="train").id
             config = from_dict(TrainConfig, ledger.run(run).config)
-        ledger.append(run, "status", {"status": "started", **provenance(config, resume is not None, run)})
-        try:
-            return _Run(config, ledger, run, folder / run, env, progress or Silent()).train(resuming=resume is not None)
-        except KeyboardInterrupt:
-            ledger.append(run, "status", {"status": "interrupted"})
-            raise
-        except Exception as error:
-            said = str(error) if isinstance(error, ForetasteError) else f"{type(error).__name__}: {error}"
-            ledger.append(run, "status", {"status": "failed", "error": said})
-            raise
+        with only_one(folder / run / LOCK_FILE, f"Run {run}"), terminable():
+            return _held(config, ledger, run, folder / run, env, progress or Silent(), resuming=resume is not None)
+
+
+def _held(
+    config: TrainConfig,
+    ledger: Ledger,
+    run: str,
+    folder: Path,
+    env: Callable[[], gymnasium.Env[Any, Any]] | None,
+    progress: Progress,
+    *,
+    resuming: bool,
+) -> Checkpoint:
+    """Train, with the run's lock held; however it ends, the ledger says so."""
+    items = identity(config, env)
+    if resuming:
+        started = (record.payload["items"] for record in ledger.records(run, "status") if "items" in record.payload)
+        same_items(next(started, None), items, run)
+    ledger.append(run, "status", {"status": "started", "items": items, **provenance(config, resuming, run)})
+    try:
+        return _Run(config, ledger, run, folder, env, progress).train(resuming=resuming)
+    except KeyboardInterrupt:
+        ledger.append(run, "status", {"status": "interrupted"})
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, ForetasteError) else f"{type(error).__name__}: {error}"
+        ledger.append(run, "status", {"status": "failed", "error": said})
+        raise
 
 
 class _Run:
@@ -131,7 +158,8 @@ class _Run:
             if config.imitate.episodes:
                 with self._timed("imitation"):
                     imitate(config, self.pool, self.updater, self.actor_critic.template, self.progress)
-            self.done.success_before = self._held_out("before", config.held_out.items).success
+            before = self._held_out("before", config.held_out.items)
+            self.done.success_before, self.done.items_before = before.success, before.items
             if config.algorithm.kl_coefficient:
                 self.reference = Reference(self.actor_critic)
             wanted = config.algorithm
@@ -155,10 +183,27 @@ class _Run:
 
     def _step(self, step: int) -> None:
         """Sample, learn, measure, write down."""
+        whole = copy.deepcopy(self.done)
+        try:
+            played, kept = self._sample_step(step)
+        except KeyboardInterrupt:  # nothing of this step has been learned: the steps before it are kept
+            self.done = whole
+            self._save()
+            raise
+        over = False
+        try:
+            with later():
+                self._learn_step(step, played, kept)
+                over = True
+        except Terminated:
+            if over:
+                self._save()
+            raise
+
+    def _learn_step(self, step: int, played: Rollout, kept: list[Episode]) -> None:
         config = self.config
-        played, kept = self._sample_step(step)
         learned = played.episodes if config.gate.unbiased else as_failures(played.episodes)
-        self.replay.add(learned, step)
+        self._store(learned, step)
         batch = make_batch(kept if config.gate.unbiased else as_failures(kept))
         metrics = diagnostics.episode_metrics(played.episodes) | self.keeper.update(played.episodes)
         if len(self.curriculum.sources) > 1:
@@ -193,7 +238,7 @@ class _Run:
         tasks = training_tasks(config, 0, count)
         played = self._counted(self.collector.play(tasks, 0, on_episode=lambda episode: self.progress.advance()))
         self.curriculum.update(played.episodes)  # what was sampled anyway is evidence
-        self.replay.add(played.episodes, 0)
+        self._store(played.episodes, 0)
         self.ledger.append(self.run, "value_pretraining", self.learner.pretrain_values(played.episodes), step=0)
 
     def _tell(self, step: int, advice: Advice) -> None:
@@ -218,6 +263,10 @@ class _Run:
             return until_telling(sample, wanted)
         played = sample(0)
         return played, played.episodes
+
+    def _store(self, episodes: Sequence[Episode], step: int) -> None:
+        self.replay.add(episodes, step)
+        self.done.stored_steps.append(step)
 
     def _counted(self, played: Rollout) -> Rollout:
         """Add what was sampled to the run's totals."""
@@ -308,7 +357,9 @@ class _Run:
             self.reference = Reference(self.actor_critic, state["reference"])
         with restoring("progressed", run=self.run):
             self.done = Progressed(**state["progressed"])
-        self.replay.load(self.done.step)
+        lost = self.replay.load(self.done.step, self.done.stored_steps)
+        if note := check_episodes(lost, self.config, run=self.run):
+            self.progress.note(note)
         self.ledger.append(self.run, "resume", {"from_step": self.done.step})
         self.progress.note(f"resumed after step {self.done.step}")
 
