@@ -52,6 +52,7 @@ def later() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked: int | None = None
     _Pending.depth += 1
     try:
         yield
@@ -59,7 +60,7 @@ def later() -> Iterator[None]:
         _Pending.depth -= 1
         if _Pending.depth == 0:
             asked, _Pending.signal = _Pending.signal, None
-    if _Pending.depth == 0 and asked is not None:
+    if asked is not None:
         raise Terminated(asked)
 
 

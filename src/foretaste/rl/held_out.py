@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from foretaste.config import TrainConfig
@@ -41,7 +41,7 @@ class HeldOut:
     sampled_tokens: int
     seconds: float
     calibration: dict[str, Any] | None
-    items: list[str | None]
+    items: list[str | None] = field(default_factory=list)
     """Digest of each item as the policy first saw it (`identity.digest`)."""
 
     @property

@@ -22,11 +22,16 @@ _DATASET = "dataset:"
 
 
 def identity(config: TrainConfig, env: Callable[[], Any] | None) -> dict[str, Any]:
-    """Return where a run's items come from, as JSON: the class handed over (or None), and files' digests."""
+    """Return where a run's items come from, as JSON: the class handed over (or None), names, and files' digests."""
     sources = () if env is not None else (*training_sources(config), *held_out_sources(config))
     names = {split_id(source.env)[0] for source in sources}
     files = sorted(name.removeprefix(_DATASET) for name in names if name.startswith(_DATASET))
-    return {"env_class": _class_name(env), "files": {file: file_digest(Path(file)) for file in files}}
+    digests = {file: file_digest(Path(file)) for file in files}
+    if env is not None:
+        names = {str(getattr(env, "name", "")), str(getattr(env, "__qualname__", ""))}
+    # A class may be named in the settings and handed over later, as `module:Class` or by the name it is registered by.
+    called = sorted({name.rpartition(":")[2] for name in names} - {""})
+    return {"env_class": _class_name(env), "names": called, "files": digests}
 
 
 def named(config: TrainConfig, env: Callable[[], Any] | None) -> TrainConfig:
@@ -53,7 +58,7 @@ def same_items(recorded: Mapping[str, Any] | None, now: Mapping[str, Any], run: 
             f"Run {run} was started with the environment class {before}, which was handed to train() and is in no "
             f"setting. Continue it from Python: foretaste.train(resume={run!r}, env={before.rpartition('.')[2]})"
         )
-    if before is None and given is not None:
+    if before is None and given is not None and not {*now["names"]} & {*recorded["names"]}:
         raise ConfigError(
             f"Run {run} was started with the environment of its settings, and env={given} takes its place. Leave env "
             "out, or start a new run"
