@@ -216,6 +216,13 @@ def _check_gate(config: TrainConfig) -> None:
             "compare with others, only a value function's V stands for its future; set gate.max_probability = 0 or "
             'algorithm.name = "ppo"',
         )
+    if config.algorithm.dynamic_sampling and config.gate.max_probability > 0:
+        _refuse(
+            "algorithm.dynamic_sampling",
+            True,
+            f"false with gate.max_probability = {config.gate.max_probability} (which groups are kept would depend on "
+            "where the gate stopped, and no weight undoes that); or set gate.max_probability = 0",
+        )
     if config.model.privileged_critic and config.gate.max_probability > 0:
         raise ConfigError(
             "model.privileged_critic = True cannot be used with gate.max_probability = "

@@ -27,6 +27,7 @@ from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.adapt import Ranking, pairs_of, pooled
 from foretaste.rl.batch import make_batch, usable, without_values
 from foretaste.rl.diagnostics import PARTS, judged_values
+from foretaste.rl.gate import episode_weight
 from foretaste.rl.imitate import imitate
 from foretaste.rl.pools import pool_of
 from foretaste.rl.rollout import rollout
@@ -63,9 +64,14 @@ class Evidence:
     stopped: int = 0
     """Episodes that the gate stopped, which are not among the `episodes`."""
 
+    rate: float | None = None
+    """Share of successes with survivors of the gate counted for the stopped ones too; None: no gate."""
+
     @property
     def success(self) -> float:
         """Share of episodes that succeed."""
+        if self.rate is not None:
+            return self.rate
         return self.successes / self.episodes if self.episodes else 0.0
 
     @property
@@ -142,13 +148,17 @@ def evidence_of(
     auc = {name: pooled([pairs_of(judged, part)]) for name, part in PARTS.items()}
     if ranking is not None:
         auc["50"] = ranking
+    stopped = sum(e.end is EpisodeEnd.STOPPED for e in episodes)
+    won = sum(episode_weight(episode) for episode in good if episode.solved)
+    gated = stopped > 0 or any(episode_weight(episode) != 1.0 for episode in good)
     return Evidence(
         episodes=len(good),
         successes=sum(episode.solved for episode in good),
         turns=float(np.mean([len(e.turns) for e in good])) if good else 0.0,
         auc=auc,
         signals=tuple(found),
-        stopped=sum(e.end is EpisodeEnd.STOPPED for e in episodes),
+        stopped=stopped,
+        rate=min(1.0, won / (len(good) + stopped)) if gated else None,
     )
 
 

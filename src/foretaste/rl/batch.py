@@ -21,6 +21,7 @@ from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import TokenSequence
 from foretaste.models.trunk import common_prefix
 from foretaste.records import Episode, EpisodeEnd
+from foretaste.rl.gate import episode_weight
 from foretaste.rl.returns import Array, Returns, gae, group_advantages, leave_one_out_advantages
 
 
@@ -48,6 +49,16 @@ class Batch(NamedTuple):
     def mask_BT(self) -> NDArray[np.bool_]:
         """True on action tokens, False on padding."""
         return np.arange(self.rewards_BT.shape[1])[None, :] < self.length_B[:, None]
+
+    @property
+    def stopped_B(self) -> NDArray[np.bool_]:
+        """True where the gate stopped the episode."""
+        return np.array([episode.end is EpisodeEnd.STOPPED for episode in self.episodes])
+
+    @property
+    def gated(self) -> bool:
+        """Whether the gate could have stopped, or did stop, any of the episodes."""
+        return bool(self.gate_BT.any() or self.stopped_B.any())
 
     @property
     def tokens(self) -> int:
@@ -95,6 +106,16 @@ def weighed_part(sequence: TokenSequence, weights_T: Array) -> Weighed:
     mask = np.zeros(end, dtype=bool)
     mask[actions[kept]] = True
     return Weighed(TokenSequence(sequence.tokens[:end], mask.tolist()), weights_T[kept])
+
+
+def whole_part(sequence: TokenSequence, weight: float = 1.0) -> Weighed:
+    """Return all of a sequence, every action token with the same weight."""
+    return Weighed(sequence, np.full(sum(sequence.action_mask), weight))
+
+
+def survivor_part(episode: Episode) -> Weighed:
+    """Return a whole episode that weighs as many episodes as it stands for: 1 without a gate."""
+    return whole_part(token_sequence(episode), episode_weight(episode))
 
 
 def without_values(episode: Episode) -> Episode:
@@ -230,7 +251,7 @@ def compute_returns(batch: Batch, algorithm: AlgorithmConfig, *, values_BT: Arra
             gamma=algorithm.gamma,
             gate_BT=batch.gate_BT,
         )
-    if any(episode.end is EpisodeEnd.STOPPED for episode in batch.episodes):
+    if batch.stopped_B.any():
         raise ValueError(f"{algorithm.name} cannot learn from an episode that the gate stopped; leave it out")
     returns_B = batch.rewards_BT.sum(axis=1)
     if algorithm.name == "grpo":

@@ -154,13 +154,19 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     }
     if good:
         actions = [turn.action for episode in good for turn in episode.turns]
-        metrics["train/reward"] = float(np.mean([episode.total_reward for episode in good]))
+        metrics["train/reward"] = float(np.mean([_reached_reward(episode) for episode in good]))
         metrics["train/truncated"] = float(np.mean([episode.end is EpisodeEnd.TRUNCATED for episode in good]))
         metrics["train/cut_actions"] = float(np.mean([action.cut for action in actions])) if actions else 0.0
         metrics["train/turns"] = float(np.mean([len(episode.turns) for episode in good]))
         # A survivor of gates stands for the stopped ones too (Horvitz & Thompson 1952); without a gate: the mean.
         metrics["train/success"] = sum(episode_weight(e) * e.success for e in good if e.success) / len(good)
     return metrics
+
+
+def _reached_reward(episode: Episode) -> float:
+    """Return the sum of an episode's rewards, each weighed by 1 / the chance that the gate let the episode reach it."""
+    weights = np.cumprod([1.0 / (1.0 - turn.gate_probability) for turn in episode.turns])
+    return float(sum(weight * turn.reward for weight, turn in zip(weights, episode.turns, strict=True)))
 
 
 def zero_signal_share(batch: Batch) -> float:

@@ -18,13 +18,13 @@ from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl import diagnostics
 from foretaste.rl.adapt import LambdaAdapter
 from foretaste.rl.advise import RECHECK_STEPS, Advice, Method, choose, evidence_of, filled, probe
-from foretaste.rl.batch import Batch, compute_returns, make_batch, token_sequence
+from foretaste.rl.batch import Batch, actor_lambda, compute_returns, make_batch, survivor_part
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.drives import Feelings, potentials, shaping_advantages, share_left, weights_of
 from foretaste.rl.drives import metrics_of as drive_metrics
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
-from foretaste.rl.returns import Array, relative_gains
+from foretaste.rl.returns import Array, gated_gains, relative_gains
 from foretaste.rl.tasks import keyed_seed
 from foretaste.rl.taught import TaughtCritic
 from foretaste.rl.update import Updater
@@ -139,7 +139,12 @@ class Learner:
             shaping_BT = shaping_advantages(actor, potential, updater.algorithm)
         imitates = replay.policy_passes > 0 and self.by_value
         imitated = passes.batch if passes else batch
-        gains_BT = self._gains(imitated, passes.values() if passes else batch.values_BT) if imitates else None
+        gains_BT = None
+        if imitates:
+            judged = imitated
+            if passes and imitated.gated:  # a stop is worth what the critic of now says, as the states before it are
+                judged = imitated._replace(final_value_B=updater.final_values(imitated))
+            gains_BT = self._gains(judged, passes.values() if passes else batch.values_BT)
         fresh = min(len(self._for_actor(batch.episodes)), len(actor.episodes))
         logprobs = reference.logprobs(updater, actor) if reference else None
         metrics |= updater.update(
@@ -188,10 +193,25 @@ class Learner:
         return make_batch(left) if left else None
 
     def _gains(self, batch: Batch, values_BT: Array) -> Array:
-        """Return by how much of the success that was left each action of the critic's episodes raised it."""
+        """Return by how much of the success that was left each action of the critic's episodes raised it.
+
+        Under a gate a survivor's gains also stand for those of the episodes that were stopped where it went on.
+        """
         algorithm = dataclasses.replace(self._algorithm(), name="ppo")
-        returns = compute_returns(batch, algorithm, values_BT=values_BT)
-        return relative_gains(returns.advantages_BT, values_BT, most=MOST_GAIN)
+        if not batch.gated:
+            returns = compute_returns(batch, algorithm, values_BT=values_BT)
+            return relative_gains(returns.advantages_BT, values_BT, most=MOST_GAIN)
+        return gated_gains(
+            batch.rewards_BT,
+            values_BT,
+            batch.final_value_B,
+            batch.length_B,
+            actor_lambda(batch, algorithm),
+            batch.gate_BT,
+            batch.stopped_B,
+            lambda advantages_BT, values_BT: relative_gains(advantages_BT, values_BT, most=MOST_GAIN),
+            gamma=algorithm.gamma,
+        )
 
     def _algorithm(self) -> Any:
         """Return the settings that the actor's advantages and the critic's targets are made with in this step."""
@@ -273,7 +293,7 @@ class Learner:
             )
             if not won:
                 return {}
-            losses.append(self.updater.imitate([token_sequence(episode) for episode in won], learning_rate=rate))
+            losses.append(self.updater.imitate([survivor_part(episode) for episode in won], learning_rate=rate))
         return {"policy/imitation_loss": float(np.mean(losses))}
 
     # The choice of `auto` -------------------------------------------------------------------------

@@ -51,13 +51,15 @@ def ppo_loss(
     return PolicyLoss(loss, removed, kl)
 
 
-def k2_penalty(logprobs_N: Tensor, reference_logprobs_N: Tensor, *, normalizer: float) -> Tensor:
-    """Return sum 1/2 (log pi - log pi_ref)^2 / normalizer, whose gradient is that of KL(pi || pi_ref).
+def k2_penalty(
+    logprobs_N: Tensor, reference_logprobs_N: Tensor, weights_N: Tensor | float = 1.0, *, normalizer: float
+) -> Tensor:
+    """Return sum W/2 (log pi - log pi_ref)^2 / normalizer, whose gradient is that of KL(pi || pi_ref).
 
     Back-propagating the plain difference (k1) has zero expected gradient, and k3's is biased.
     Source: Schulman 2020, "Approximating KL divergence"; NeMo-RL issue 2506.
     """
-    return 0.5 * (logprobs_N - reference_logprobs_N).square().sum() / normalizer
+    return 0.5 * (weights_N * (logprobs_N - reference_logprobs_N).square()).sum() / normalizer
 
 
 def imitation_loss(logprobs_N: Tensor, *, normalizer: float) -> Tensor:

@@ -12,6 +12,7 @@ Next: `batch.py` builds these arrays from episodes; `losses.py` consumes the res
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -162,6 +163,54 @@ def relative_gains(
     """
     gains_BT = advantages_BT / np.maximum(values_BT, floor)
     return np.where(gains_BT < least, 0.0, np.minimum(gains_BT, most))
+
+
+def gated_gains(
+    rewards_BT: Array,
+    values_BT: Array,
+    final_value_B: Array,
+    length_B: NDArray[np.int64],
+    lambda_BT: Array,
+    gate_BT: Array,
+    stopped_B: NDArray[np.bool_],
+    gain: Callable[[Array, Array], Array],
+    *,
+    gamma: float = 1.0,
+) -> Array:
+    """Return gains under a gate, B x T, whose mean over the gate's coins is `gain` of the ungated advantages.
+
+    `gain(A, V)` is not linear in A, so `gae`'s correction of A itself would not do. A_t is a sum to which each further
+    token adds a term. After token i it is
+
+        L_t(i) = -V_t + sum_{j=t..i} [product_{k=t..j-1} gamma lambda_k] (r_j + gamma (1 - lambda_j) V_{j+1})
+        gain_t = sum_{i>=t} W_i [gain(L_t(i), V_t) - gain(L_t(i - 1), V_t)]
+
+    The step of token i is there if every gate j <= i was survived, and W_i divides by that chance, so the sum
+    telescopes in expectation. After the last token of an episode that the gate did not stop (1 - lambda) is 1.
+    With rewards and V of 0 or more L only rises, so that no gain is negative; where a negative reward made one, it is
+    set to 0. `gain` must be 0 for advantages of 0 or less.
+
+    Source: the estimate of a limit by random truncation, Rhee & Glynn 2015 (Operations Research 63:1026), with the
+    gate's coins as the truncation.
+    """
+    width = rewards_BT.shape[1]
+    weights_BT = np.cumprod(1.0 / (1.0 - gate_BT), axis=1)
+    sums, discounts = -values_BT, np.ones_like(values_BT)
+    gains, told = np.zeros_like(values_BT), np.zeros_like(values_BT)
+    for i in range(width):
+        inside, last = i < length_B, i + 1 == length_B
+        following = np.where(last, final_value_B, values_BT[:, min(i + 1, width - 1)])
+        taken = np.where(last & ~stopped_B, 1.0, 1.0 - lambda_BT[:, i])
+        term = np.where(inside, rewards_BT[:, i] + gamma * taken * following, 0.0)
+        sums[:, : i + 1] += discounts[:, : i + 1] * term[:, None]
+        discounts[:, : i + 1] *= gamma * lambda_BT[:, i, None]
+        if last.any() or (i + 1 < width and gate_BT[:, i + 1].any()):  # between two gates W stands still, and only the sum matters
+            now = gain(sums[:, : i + 1], values_BT[:, : i + 1])
+            rise = weights_BT[:, i, None] * (now - told[:, : i + 1])
+            gains[:, : i + 1] += np.where(inside[:, None], rise, 0.0)
+            told[:, : i + 1] = np.where(inside[:, None], now, told[:, : i + 1])
+    mask_BT = np.arange(width)[None, :] < length_B[:, None]
+    return np.where(mask_BT, np.maximum(gains, 0.0), 0.0)
 
 
 class RunningScale:

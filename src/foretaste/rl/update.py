@@ -17,7 +17,7 @@ from torch import Tensor
 from foretaste.config import AlgorithmConfig
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.precision import MasterWeights
-from foretaste.rl.batch import Batch, Weighed, compute_returns, weighed_part
+from foretaste.rl.batch import Batch, Weighed, compute_returns, weighed_part, whole_part
 from foretaste.rl.critic_passes import CriticPasses
 from foretaste.rl.losses import imitation_loss, k2_penalty, ppo_loss
 from foretaste.rl.reading import Reader
@@ -153,9 +153,12 @@ class Updater(Reader):
         """Return the factor on both learning rates at a step, rising linearly to 1."""
         return min(1.0, step / max(1, self.algorithm.warmup_steps))
 
-    def imitate(self, sequences: Sequence[TokenSequence], *, learning_rate: float) -> float:
-        """Take one supervised step on demonstrations; return the mean negative log-likelihood per token."""
-        parts = [Weighed(sequence, np.ones(sum(sequence.action_mask))) for sequence in sequences]
+    def imitate(self, sequences: Sequence[TokenSequence | Weighed], *, learning_rate: float) -> float:
+        """Take one supervised step on demonstrations; return the mean negative log-likelihood per token.
+
+        A sequence without weights counts each of its action tokens once.
+        """
+        parts = [one if isinstance(one, Weighed) else whole_part(one) for one in sequences]
         return self._imitate(parts, temperature=1.0, learning_rate=learning_rate)
 
     def imitate_gains(
@@ -226,10 +229,10 @@ class Updater(Reader):
         )
         loss = policy.loss
         if self.algorithm.entropy_coefficient:
-            loss = loss - self.algorithm.entropy_coefficient * evaluation.entropy_N.sum() / tokens
+            loss = loss - self.algorithm.entropy_coefficient * (flat.weights_N * evaluation.entropy_N).sum() / tokens
         if flat.reference_N is not None:
             loss = loss + self.algorithm.kl_coefficient * k2_penalty(
-                evaluation.logprobs_N, flat.reference_N, normalizer=tokens
+                evaluation.logprobs_N, flat.reference_N, flat.weights_N, normalizer=tokens
             )
         if critic:
             logits = evaluation.value_logits
