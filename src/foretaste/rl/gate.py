@@ -17,6 +17,7 @@ import numpy as np
 from foretaste.config import GateConfig
 from foretaste.errors import ConfigError
 from foretaste.records import Episode, EpisodeEnd
+from foretaste.rl.gate_audit import Losses, Prospect
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,13 @@ class Gate:
         wanted = self.max_probability * min(1.0, 1.0 - value / hopeful)
         return max(0.0, min(wanted, 1.0 - weight / self.max_weight))
 
+    def stopping(self, episode: Episode) -> float:
+        """Return the chance with which the gate would have stopped an episode that was played to its end."""
+        past: list[float] = []
+        for turn in episode.turns[1:]:
+            past.append(self.probability(turn.action.values[0], past, episode.turns[0].action.values[0]))
+        return 1.0 - math.prod(1.0 - p for p in past)
+
     def decide(
         self, value: float, past: Sequence[float], key: tuple[int, int], first: float = 0.0
     ) -> tuple[float, bool]:
@@ -61,7 +69,9 @@ class GateKeeper:
 
     Audit: an episode that survived its gates and succeeded stands for W episodes, one of which is
     itself; so the stopped episodes that would have succeeded number, in expectation, the sum of
-    W - 1 over the successes.
+    W - 1 over the successes. Few successes make that sum noisy, so the gate is turned off only where a lower bound of
+    the lost share, valid however often it is looked at, exceeds `max_lost_share`. While it is off, whole episodes show
+    what it would have stopped; it comes back once they are evidence that it would lose less than that.
     """
 
     def __init__(self, config: GateConfig, memory_steps: int = 5) -> None:
@@ -70,6 +80,8 @@ class GateKeeper:
         self.off = config.max_probability == 0.0
         self.recent: list[list[float]] = []
         """Of each step: episodes, weighted successes, stopped, expected lost successes."""
+        self.losses = Losses()
+        self.prospect = Prospect(config.max_lost_share)
 
     def gate(self, *, believed: bool = False) -> Gate | None:
         """Return the gate of the next step; None while it is off or nothing has succeeded yet.
@@ -77,9 +89,10 @@ class GateKeeper:
         With a critic from an earlier run that is `believed`, what it promised at the beginning of each episode stands
         in for the success that has not come yet.
         """
+        return None if self.off else self._gate(believed)
+
+    def _gate(self, believed: bool) -> Gate | None:
         config = self.config
-        if self.off:
-            return None
         episodes, successes = np.sum(self.recent, axis=0)[:2] if self.recent else (0.0, 0.0)
         if successes <= 0:
             return Gate(None, config.max_probability, config.max_weight, config.hopeful_share) if believed else None
@@ -98,23 +111,48 @@ class GateKeeper:
             float(sum(episode.end is EpisodeEnd.STOPPED for episode in good)),
             float(sum((weight - 1) * success for weight, success in successes)),
         ]
+        if self.off:
+            self._look_again(good)
         self.recent = [*self.recent, row][-self.memory_steps :]
         _, _, stopped, lost = np.sum(self.recent, axis=0)
         metrics = {"gate/stopped": row[2] / max(1.0, row[0])}
         if stopped:
             metrics["gate/lost_share"] = float(lost / stopped)
-            if stopped >= 20 and lost / stopped > self.config.max_lost_share:
-                self.off = True
+        self.losses.add(int(row[2]), [(weight - 1) * success for weight, success in successes])
+        if self.losses.stopped:
+            metrics["gate/lost_share_low"] = self.losses.low
+            if self.losses.above(self.config.max_lost_share):
+                self.off, self.losses, self.prospect = True, Losses(), Prospect(self.config.max_lost_share)
         metrics["gate/off"] = float(self.off)
         return metrics
 
+    def _look_again(self, episodes: Sequence[Episode]) -> None:
+        """Turn the gate on again once whole episodes show that it would lose little enough.
+
+        The gate judged is that of the steps before, so that an episode has no say in what it is judged by.
+        """
+        gate = self._gate(believed=False)
+        for episode in episodes:
+            if gate is not None and episode.success is not None and all(turn.action.values for turn in episode.turns):
+                self.prospect.add(gate.stopping(episode), episode.success)
+        if self.prospect.good:
+            self.off, self.losses = False, Losses()
+
     def state(self) -> dict[str, Any]:
         """Return what `load` restores."""
-        return {"off": self.off, "recent": [list(row) for row in self.recent]}
+        return {
+            "off": self.off,
+            "recent": [list(row) for row in self.recent],
+            "losses": self.losses.state(),
+            "prospect": self.prospect.state(),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state`."""
         self.off, self.recent = state["off"], [row[:4] for row in state["recent"]]  # rows once had five
+        if "losses" in state:  # states of earlier versions have no audit of their own
+            self.losses.load(state["losses"])
+            self.prospect.load(state["prospect"])
 
 
 def episode_weight(episode: Episode) -> float:
