@@ -72,6 +72,12 @@ def token_values(episode: Episode) -> list[float]:
     return [value for turn in episode.turns for value in turn.action.values]
 
 
+def turn_values(episode: Episode, row: Sequence[float]) -> list[float]:
+    """Return V at the beginning of each turn that has an action token; `row` holds V before each action token."""
+    starts = np.cumsum([0, *(len(turn.action.tokens) for turn in episode.turns)])
+    return [row[start] for start, turn in zip(starts, episode.turns, strict=False) if turn.action.tokens]
+
+
 class Judged(NamedTuple):
     """What an episode that was played to its end says of V."""
 
