@@ -193,6 +193,14 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
             r"policy_passes = 1 .* model\.value_range = \(-10\.0, 0\.0\)",
         ),
         (
+            TrainConfig(model=ModelConfig(value_head="hl_gauss"), gate=GateConfig(max_probability=0.5)),
+            r"gate\.max_probability = 0\.5 .*\"hl_gauss\".*model\.value_head = \"bce\"",
+        ),
+        (
+            TrainConfig(model=ModelConfig(value_head="hl_gauss"), replay=ReplayConfig(ratio_cap=2.0)),
+            r"replay\.ratio_cap = 2\.0 .*replay\.ratio_cap = 1 or",
+        ),
+        (
             TrainConfig(algorithm=AlgorithmConfig(name="reinforce"), replay=ReplayConfig(policy_passes=2)),
             r"policy_passes = 2 .* 0 with algorithm\.name = 'reinforce'",
         ),
@@ -225,7 +233,7 @@ def test_settings_that_cannot_work_are_refused(config: TrainConfig, message: str
         TrainConfig(algorithm=AlgorithmConfig(turn_lambda=0.0, critic_lambda=1.0)),
         TrainConfig(algorithm=AlgorithmConfig(gamma=0.9), replay=ReplayConfig(policy_passes=1)),
         TrainConfig(algorithm=AlgorithmConfig(name="grpo", group_size=2, dynamic_sampling=True)),
-        TrainConfig(model=ModelConfig(value_head="hl_gauss"), gate=GateConfig(max_probability=0.5)),
+        TrainConfig(model=ModelConfig(value_head="hl_gauss"), replay=ReplayConfig(policy_passes=1)),
         TrainConfig(model=ModelConfig(value_head="regression", value_range=(-5.0, 5.0))),
         TrainConfig(model=ModelConfig(critic_layers=-1)),
         TrainConfig(env=EnvConfig(max_turns=1)),

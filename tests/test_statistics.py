@@ -13,6 +13,7 @@ from scipy.stats import binom
 from foretaste.records import Interval
 from foretaste.statistics import (
     auc,
+    calibration_floor,
     brier,
     exact_interval,
     expected_calibration_error,
@@ -210,3 +211,29 @@ def test_what_cannot_be_measured_is_none() -> None:
     assert explained_variance([], []) is None
     with pytest.raises(ValueError, match="equally long"):
         auc([0.1], [1, 0])
+
+
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_the_floor_of_the_calibration_error_is_what_a_perfect_v_shows(n: int) -> None:
+    rng = np.random.default_rng(0)
+    found, floors = [], []
+    for _ in range(40):
+        values = rng.random(n)
+        found.append(expected_calibration_error(values, (rng.random(n) < values).astype(float)))
+        floors.append(calibration_floor(values, range(n), draws=100))
+    assert np.mean(found) == pytest.approx(np.mean(floors), rel=0.06)
+
+
+def test_values_of_one_episode_share_an_outcome_in_the_floor() -> None:
+    """Ten readings of an episode are no ten outcomes: the floor stays that of one."""
+    values = np.random.default_rng(1).random(60)
+    once, tenfold = calibration_floor(values, range(60)), calibration_floor(np.repeat(values, 10), np.repeat(range(60), 10))
+    assert once == pytest.approx(tenfold, rel=0.02)
+    apart = calibration_floor(np.repeat(values, 10), range(600))
+    assert apart is not None
+    assert once is not None
+    assert apart < 0.5 * once
+    assert calibration_floor([], []) is None
+    assert calibration_floor([0.0, 1.0], [0, 1]) == 0.0  # a V that is certain and right has nothing to scatter
+    with pytest.raises(ValueError, match="one cluster per value"):
+        calibration_floor([0.5], [])

@@ -145,6 +145,8 @@ def _check_values(config: TrainConfig) -> None:
     low, high = config.model.value_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         _refuse("model.value_range", config.model.value_range, "two finite numbers, the smaller first")
+    if config.model.value_head == "hl_gauss":
+        _check_linear_targets(config)
     if config.model.rates_success:
         return
     for path in ("gate.max_probability", "replay.policy_passes"):
@@ -154,8 +156,27 @@ def _check_values(config: TrainConfig) -> None:
                 value_at(config, path),
                 f"0 with model.value_head = {config.model.value_head!r} and model.value_range = "
                 f"{config.model.value_range}, since V is taken for a probability of success there; or set "
-                'model.value_head = "bce", or "hl_gauss" with a range within [0, 1]',
+                'model.value_head = "bce"' + (', or "hl_gauss" with a range within [0, 1]' * (path != "gate.max_probability")),
             )
+
+
+def _check_linear_targets(config: TrainConfig) -> None:
+    """Corrected targets leave the range now and then and are right on average; bins can hold none outside it."""
+    other = 'model.value_head = "bce", whose loss is linear in its target, for returns in [0, 1]'
+    if config.gate.max_probability > 0:
+        _refuse(
+            "gate.max_probability",
+            config.gate.max_probability,
+            'with model.value_head = "hl_gauss": 0. Targets that make up for stopped episodes lie beyond its bins and '
+            f"would be cut off there; set gate.max_probability = 0 or {other}",
+        )
+    if config.replay.ratio_cap > 1:
+        _refuse(
+            "replay.ratio_cap",
+            config.replay.ratio_cap,
+            'with model.value_head = "hl_gauss": 1 or less. With larger probability ratios targets lie beyond its bins '
+            f"and would be cut off there; set replay.ratio_cap = 1 or {other}",
+        )
 
 
 def _check_groups(config: TrainConfig) -> None:

@@ -77,8 +77,8 @@ class ModelConfig:
     """Decoder layers that belong to the critic alone, above the policy's (detached) hidden state;
     -1: a separate decoder of the policy's full depth with its own embedding."""
     value_head: Literal["bce", "regression", "hl_gauss"] = "bce"
-    """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others. The gate and `replay.policy_passes` need V
-    as a probability of success: `bce`, or `hl_gauss` within [0, 1]."""
+    """`bce` for returns in [0, 1]; `regression` or `hl_gauss` for others. `replay.policy_passes` needs V as a
+    probability of success: `bce`, or `hl_gauss` within [0, 1]. The gate needs `bce`."""
     value_range: tuple[float, float] = (0.0, 1.0)
     """Support of the HL-Gauss bins; unused by the other heads."""
     privileged_critic: bool = False
@@ -89,6 +89,11 @@ class ModelConfig:
     believed from the first step on, while it keeps its word (`rl/taught.py`)."""
     lora_rank: int = 0
     """Rank of a LoRA adapter on the policy (peft); 0 trains all weights."""
+
+    @property
+    def returns_range(self) -> tuple[float, float] | None:
+        """Returns that V can stand for; None: any."""
+        return {"bce": (0.0, 1.0), "hl_gauss": self.value_range}.get(self.value_head)
 
     @property
     def rates_success(self) -> bool:

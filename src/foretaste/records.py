@@ -143,7 +143,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A proportion with its exact interval (Clopper & Pearson 1934)."""
+    """A figure with its interval; what kind of interval it is, the function says that makes it."""
 
     mean: float
     low: float
@@ -179,6 +179,8 @@ class RunSummary:
     notes: tuple[str, ...] = field(default=())
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by part of the run."""
+    value_calibration_floor: float | None = None
+    """What `value_calibration_error` would be for a perfectly calibrated V on these items, on average."""
 
 
 class Conversation:

@@ -7,6 +7,7 @@ sequential tests) is in `exams/statistics.py`. Shapes: N items, episodes or stat
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -163,6 +164,37 @@ def expected_calibration_error(values: ArrayLike, outcomes: ArrayLike, bins: int
             total += part.n
             error += part.n * abs(part.mean_value - part.mean_outcome)
     return error / total if total else None
+
+
+def calibration_floor(
+    values: ArrayLike, clusters: Sequence[Hashable], bins: int = 10, *, draws: int = 1000
+) -> float | None:
+    """Return the `expected_calibration_error` that a perfectly calibrated V would show, on average; None without data.
+
+    With few outcomes it is far from 0: the outcomes of a bin scatter about their mean. All values of a cluster (an
+    episode) share one outcome. In each bin that outcome is drawn with the mean value that the cluster has there.
+
+    Raises: ValueError unless there is one cluster for each value.
+    Source: consistency resampling, Broecker & Smith 2007 (Weather and Forecasting 22:651), for clustered outcomes.
+    """
+    values_N = np.clip(np.asarray(values, dtype=float), 0.0, 1.0)
+    if len(values_N) != len(clusters):
+        raise ValueError(f"expected one cluster per value: {len(clusters)} clusters, {len(values_N)} values")
+    if len(values_N) == 0:
+        return None
+    numbers: dict[Hashable, int] = {}
+    cluster_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    index_N = np.clip((values_N * bins).astype(int), 0, bins - 1)
+    rng, total = np.random.default_rng(0), 0.0
+    for i in range(bins):
+        here_N = index_N == i
+        counts_C = np.bincount(cluster_N[here_N])
+        sums_C = np.bincount(cluster_N[here_N], weights=values_N[here_N])
+        counts_C, sums_C = counts_C[counts_C > 0], sums_C[counts_C > 0]
+        if len(counts_C):
+            outcomes_DC = rng.random((draws, len(counts_C))) < sums_C / counts_C
+            total += float(np.abs(outcomes_DC @ counts_C - sums_C.sum()).mean())
+    return total / len(values_N)
 
 
 def brier(values: ArrayLike, outcomes: ArrayLike) -> float | None:

@@ -1,6 +1,7 @@
 """The look budget cannot be refilled or erased; the Ladder and Thresholdout withstand a simulated tuner."""
 
 import sqlite3
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from foretaste.errors import LedgerError, RunError
 from foretaste.exams.looks import alpha_of_look, looks, spend_look
 from foretaste.exams.paper import Family, Paper
-from foretaste.exams.scarce import Ladder, Release, Thresholdout, ladder_bound, ladder_step, store_state, stored_state
+from foretaste.exams.scarce import (
+    Ladder,
+    Release,
+    Thresholdout,
+    ladder_bound,
+    ladder_step,
+    sigma_for,
+    store_state,
+    stored_state,
+)
 from foretaste.ledger import Ledger
 
 PAPER = Paper("small", (Family("maze"),), looks=3, alpha=0.06)
@@ -260,3 +270,41 @@ def test_states_survive_in_the_ledger(tmp_path: Path) -> None:
         assert "secret" not in stored
         assert Thresholdout.from_json(stored, secret="secret") == guard
         assert stored_state(ledger, "other", "maze") is None
+
+
+@pytest.mark.parametrize("n", [100, 400])
+def test_asking_the_same_again_and_again_does_not_tell_the_sealed_score(n: int) -> None:
+    """An attacker spends the whole budget on one submission, averages the answers and rounds to the nearest item."""
+    rng = np.random.default_rng(0)
+    right = far = 0
+    for trial in range(150):
+        solved = int(rng.integers(n // 5, n // 2))
+        sealed, guard, told = np.arange(n) < solved, Thresholdout(f"secret {trial}"), []
+        for _ in range(200):
+            release, guard = guard.ask(np.ones(n), sealed)
+            if release.score is None:
+                break
+            if release.news:
+                told.append(release.score)
+        assert len(told) == 20
+        right += round(float(np.mean(told)) * n) == solved
+        far += abs(np.mean(told) - solved / n) > 6 / n
+    assert right / 150 < 0.5  # a standard deviation of one item: 38%; with a tenth of an item's noise it was always right
+    assert far / 150 < 0.05  # and the answers are still worth something
+
+
+def test_noise_and_threshold_follow_the_items_and_the_budget() -> None:
+    assert sigma_for(100, 20) == pytest.approx(math.sqrt(10) / 100)
+    settled = Thresholdout("secret", budget=2).ask(np.ones(1000), np.ones(1000))[1]
+    assert (settled.sigma, settled.threshold) == (0.001, 0.04)
+    small = Thresholdout("secret", budget=8).ask(np.ones(50), np.ones(50))[1]
+    assert small.sigma == pytest.approx(0.04)
+    assert small.threshold == pytest.approx(0.32)
+    assert Thresholdout.from_json(small.to_json(), secret="secret") == small
+
+
+def test_a_state_with_the_noise_of_earlier_versions_takes_up_more() -> None:
+    earlier = {"threshold": 0.04, "sigma": 0.001, "budget": 12, "draws": 31, "noisy_threshold": 0.0413}
+    guard = Thresholdout.from_json(earlier, secret="secret").ask(np.ones(100), np.ones(100))[1]
+    assert guard.sigma == sigma_for(100, 12)
+    assert guard.draws > 31  # no noise is drawn twice

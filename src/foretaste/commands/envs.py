@@ -57,13 +57,15 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(name: str) -> int:
-    from foretaste.envs.check import check_env
+    from foretaste.envs.check import check_env, returns_note
 
     faults = check_env(name)
     for fault in faults:
         print(f"{name}: {fault}")
     if not faults:
         print(f"{name}: ok")
+        if note := returns_note(name):
+            print(f"{name}: {note}")
     return 1 if faults else 0
 
 

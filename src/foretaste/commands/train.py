@@ -178,13 +178,16 @@ def summary_rows(summary: RunSummary) -> list[tuple[str, str]]:
         return "not measured" if value is None else f"{value:.3f}"
 
     low, high = summary.gain_interval
+    least = summary.value_calibration_floor
+    floor = "" if least is None else f"  (a perfect V on these items: {least:.3f})"
     return [
         ("success before", success(summary.success_before, summary.success_before_interval)),
         ("success after", success(summary.success_after, summary.success_after_interval)),
         ("gain", f"{summary.gain:+.3f}  [{low:+.3f}, {high:+.3f}]"),
-        ("measured on", f"{summary.n_items} fresh held-out items; exact 95% intervals"),
+        ("measured on", f"{summary.n_items} fresh held-out items; 95% intervals"),
+        ("intervals", "exact; that of the gain is a score interval"),
         ("episodes", f"{summary.episodes:,}"),
         ("sampled tokens", f"{summary.sampled_tokens:,}"),
-        ("value calibration error", measured(summary.value_calibration_error)),
+        ("value calibration error", measured(summary.value_calibration_error) + floor),
         ("value AUC halfway", measured(summary.value_auc)),
     ]

@@ -63,6 +63,35 @@ def check_env(env: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any]
     return list(dict.fromkeys(faults))
 
 
+def returns_note(env: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any]) -> str | None:
+    """Return what a run must be told if rewards do not add up to 0 to 1; None if they do in the episodes played here.
+
+    No fault of an environment: the default value head alone is for such returns. A few episodes are played, with the
+    oracle where there is one and with random text.
+    """
+    made = make(env)
+    made.action_space.seed(0)
+    ends = [0.0]
+    inner = made.unwrapped
+    oracle = inner.oracle if isinstance(inner, TextEnv) and _has_oracle(inner) else None
+    for index in range(_SEEDS):
+        for act in (made.action_space.sample, *([oracle] if oracle else [])):
+            rewards: list[float] = []
+            made.reset(seed=seed_for("practice", index))
+            step = None
+            while step is None or not (step.terminated or step.truncated or len(rewards) >= _TURNS_CAP):
+                step = _Step(*made.step(act()))
+                rewards.append(float(step.reward))
+            ends += [sum(rewards[at:]) for at in range(len(rewards))]
+    low, high = min(ends), max(ends)
+    if low >= -1e-6 and high <= 1 + 1e-6:
+        return None
+    return (
+        f"note: returns from {low:g} to {high:g}; the default value head is for 0 to 1. Set model.value_head = "
+        f'"regression", or "hl_gauss" with model.value_range = [{low:g}, {high:g}] or wider'
+    )
+
+
 # Gymnasium's own --------------------------------------------------------------------------------
 
 

@@ -97,6 +97,23 @@ def ladder_bound(n: int, submissions: int, step: float, delta: float = 0.05) -> 
     return math.sqrt(exponent / (2 * n)) + step
 
 
+LEAST_THRESHOLD = 0.04
+_EARLIER_SIGMA = 0.001
+"""Default of earlier versions: a tenth of one item of a hundred, so that rounding an answer told the sealed score."""
+
+
+def sigma_for(items: int, answers: int) -> float:
+    """Return the scale of noise with which `answers` answers do not tell a score on `items` items to the item.
+
+    The mean of k answers about one submission is off by a standard deviation of sigma sqrt(2 / k). With sigma =
+    sqrt(k / 2) / items that is one item, so even the whole budget spent on one submission leaves the score open.
+    Each answer changes what is known of one item by a factor of at most exp(1 / (items sigma)).
+
+    Source: the Laplace mechanism and its composition, Dwork et al. 2015 (1506.02629), section 2 and lemma 23.
+    """
+    return math.sqrt(max(1, answers) / 2) / items
+
+
 # Thresholdout --------------------------------------------------------------------------------------
 
 
@@ -111,10 +128,11 @@ class Thresholdout:
     """
 
     secret: str
-    threshold: float = 0.04
-    """T: differences below are not told."""
-    sigma: float = 0.001
-    """Scale of the Laplace noise (4 sigma on the comparison, 2 sigma on T, sigma on the answer)."""
+    threshold: float | None = None
+    """T: differences below are not told. None: .04, or 8 sigma if that is more, at the first question."""
+    sigma: float | None = None
+    """Scale of the Laplace noise (4 sigma on the comparison, 2 sigma on T, sigma on the answer). None: `sigma_for` the
+    number of sealed items and the budget, at the first question."""
     budget: int = 20
     """Times that the sealed score may be told; 0: nothing more is said."""
     draws: int = 0
@@ -144,24 +162,31 @@ class Thresholdout:
             raise ValueError("Thresholdout needs scores on public and on sealed items")
         if self.budget < 1:
             return Release(None, False), self
-        state = self
+        state = self._settled(sealed_N.size)
+        threshold = state.threshold or 0.0
         if state.noisy_threshold is None:
             noise, state = state._noise(2)
-            state = replace(state, noisy_threshold=state.threshold + noise)
+            state = replace(state, noisy_threshold=threshold + noise)
         shown, hidden = float(public_N.mean()), float(sealed_N.mean())
         comparison, state = state._noise(4)
         if abs(hidden - shown) <= (state.noisy_threshold or 0.0) + comparison:
             return Release(shown, False), state
         answer, state = state._noise(1)
         renewed, state = state._noise(2)
-        state = replace(state, budget=state.budget - 1, noisy_threshold=state.threshold + renewed)
+        state = replace(state, budget=state.budget - 1, noisy_threshold=threshold + renewed)
         return Release(min(1.0, max(0.0, hidden + answer)), True), state
+
+    def _settled(self, items: int) -> Thresholdout:
+        """Return the state with the noise and the threshold that were left to the number of items."""
+        sigma = sigma_for(items, self.budget) if self.sigma is None else self.sigma
+        threshold = max(LEAST_THRESHOLD, 8 * sigma) if self.threshold is None else self.threshold
+        return replace(self, sigma=sigma, threshold=threshold)
 
     def _noise(self, scale: int) -> tuple[float, Thresholdout]:
         """Draw from Laplace(scale * sigma)."""
         digest = hashlib.blake2b(f"thresholdout:{self.draws}".encode(), key=self.secret.encode()[:64]).digest()
         uniform = ((int.from_bytes(digest[:8], "big") >> 12) + 0.5) / 2**52 - 0.5  # 52 bits: never 0.5 itself
-        noise = -math.copysign(math.log1p(-2 * abs(uniform)), uniform) * scale * self.sigma
+        noise = -math.copysign(math.log1p(-2 * abs(uniform)), uniform) * scale * (self.sigma or 0.0)
         return noise, replace(self, draws=self.draws + 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -170,7 +195,12 @@ class Thresholdout:
 
     @classmethod
     def from_json(cls, values: dict[str, Any], *, secret: str) -> Thresholdout:
-        """Read a state written by `to_json`."""
+        """Read a state written by `to_json`.
+
+        One of an earlier version, whose noise did not follow the number of items, takes up noise that does.
+        """
+        if values.get("sigma") == _EARLIER_SIGMA:
+            values = {**values, "sigma": None, "threshold": None, "noisy_threshold": None}
         return cls(secret=secret, **values)
 
 

@@ -6,14 +6,13 @@ method has the same token budget; a cell's ratio is the tokens to half success o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any
 
 from foretaste.lab.cells import BEST, METRIC, Cell, cells_in, mean_ratios, plan, rows_of
 from foretaste.lab.results import Results
 from foretaste.lab.sequences import Bounds
 from foretaste.lab.study import Expectation, Study
+from foretaste.lab.verdict import Worst
 
 QUICK = (Cell(5, "at once", 10), Cell(5, "silent", 10))
 FULL = (
@@ -34,21 +33,15 @@ def promised(cell: Cell) -> bool:
     return cell.start <= 0.032 and cell.visibility != "silent"
 
 
-def effects(results: Results, expectation: Expectation) -> dict[int, Bounds]:
-    """Return each seed's effect: of "value" the mean log ratio over the promised cells, of "auto" that of its worst.
+def effects(results: Results, expectation: Expectation) -> dict[int, Bounds] | Worst:
+    """Return each seed's effect: of "value" the mean log ratio over the promised cells, of "auto" that in every cell.
 
-    The worst cell is the one with the lowest mean over seeds, so that a single unlucky seed does not choose it.
+    The claim about "auto" is one about the worst cell, and which that is nobody knows beforehand (`verdict.Worst`).
     """
     name, cells = expectation.treatment, cells_in(results, CELLS)
     if name == "auto":
-        known = {cell: _mean_low(mean_ratios(results, name, [cell]).values()) for cell in cells}
-        return mean_ratios(results, name, [min(known, key=lambda cell: known[cell])] if known else [])
+        return Worst(tuple(mean_ratios(results, name, [cell]) for cell in cells))
     return mean_ratios(results, name, [cell for cell in cells if promised(cell)])
-
-
-def _mean_low(row: Iterable[Bounds]) -> float:
-    lows = [max(bounds.low, -math.log(1e3)) for bounds in row]
-    return sum(lows) / len(lows) if lows else -math.inf  # not measured: it may be the worst
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from foretaste.lab.jobs import Job, code_version, job_records
 from foretaste.lab.register import Registration, reasons_to_doubt, register
 from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import Mode, Study
-from foretaste.lab.verdict import Decision, Verdict, combined, judge
+from foretaste.lab.verdict import Decision, Verdict, Worst, combined, judge
 from foretaste.lab.workers import Watcher, cores, do_jobs
 from foretaste.ledger import Ledger
 
@@ -200,7 +200,11 @@ def _judged(
         effects = effects_of(results, expectation)
         if whole_seeds:
             open_seeds = {one.seed for one in results.outcomes if one.result is None and one.error is None}
-            effects = {seed: effect for seed, effect in effects.items() if seed not in open_seeds}
+            closed = [seed for seed in results.seeds if seed not in open_seeds]
+            if isinstance(effects, Worst):
+                effects = effects.only(closed)
+            else:
+                effects = {seed: effect for seed, effect in effects.items() if seed in closed}
         judged.append(judge(expectation, effects, study.plan(mode).seeds))
     return combined(judged), tuple(judged)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from foretaste.lab.charts import Picture
     from foretaste.lab.results import Results
     from foretaste.lab.sequences import Bounds
+    from foretaste.lab.verdict import Worst
 
 STUDIES: dict[str, str] = {
     "credit-map": "foretaste.lab.credit_map",
@@ -147,8 +148,9 @@ class Study:
     """All required ones must hold for the claim to hold."""
     quick: Plan
     full: Plan
-    effects: Callable[[Results, Expectation], dict[int, Bounds]] | None = None
-    """Effect of each seed (or other independent unit), where it is not a paired difference of one metric."""
+    effects: Callable[[Results, Expectation], dict[int, Bounds] | Worst] | None = None
+    """Effect of each seed (or other independent unit), where it is not a paired difference of one metric; `Worst` where
+    the claim is about the worst of several places."""
     rows: Callable[[Results], list[dict[str, Any]]] | None = None
     """The table of the page; without it, one row an arm."""
     picture: Callable[[Results], Picture] | None = None

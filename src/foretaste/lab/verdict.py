@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -144,10 +144,59 @@ def interval_of(effects: Sequence[Bounds], expectation: Expectation) -> Range:
     return (t_sequence if anytime else t_interval)(effects, expectation.level)
 
 
-def judge(expectation: Expectation, effects: Mapping[int, Bounds], planned: Sequence[int]) -> Judged:
-    """Compare an expectation with the effects of seeds; ratios come in as logarithms and leave as ratios."""
-    values = list(effects.values())
-    found = interval_of(values, expectation) if values else Range(None, -math.inf, math.inf)
+@dataclass(frozen=True)
+class Worst:
+    """Effects of seeds in several places, of which the claim is about the lowest: "nowhere less than"."""
+
+    places: tuple[Mapping[int, Bounds], ...]
+
+    def only(self, seeds: Collection[int]) -> Worst:
+        """Return the same of these seeds alone."""
+        return Worst(tuple({seed: one for seed, one in place.items() if seed in seeds} for place in self.places))
+
+    @property
+    def together(self) -> dict[int, Bounds]:
+        """Of each seed that has a value in every place, the lowest of them."""
+        shared = set[int]().union(*self.places).intersection(*self.places)
+        return {
+            seed: Bounds(min(place[seed].low for place in self.places), min(place[seed].high for place in self.places))
+            for seed in sorted(shared)
+        }
+
+    def interval(self, expectation: Expectation) -> Range:
+        """Return the interval for the lowest of the places' true effects.
+
+        Its lower end is the lowest of the places' lower ends, without correction: it exceeds the truth only if that of
+        the truly worst place does (Berger 1982, intersection-union). Its upper end is the lowest of their upper ends at
+        1 - (1 - level) / places, since the place with the lowest end was chosen by looking (Bonferroni). Taking the
+        interval of the place that came out worst would refute a true claim far too often.
+        """
+        if not self.places or not all(self.places):
+            return Range(None, -math.inf, math.inf)
+        strict = dataclasses.replace(expectation, level=1 - (1 - expectation.level) / len(self.places))
+        each = [list(place.values()) for place in self.places]
+        plain, corrected = ([interval_of(values, one) for values in each] for one in (expectation, strict))
+        middles = [one.estimate for one in plain if one.estimate is not None]
+        return Range(
+            min(middles) if len(middles) == len(plain) else None,
+            min(one.low for one in plain),
+            min(one.high for one in corrected),
+        )
+
+
+def judge(expectation: Expectation, effects: Mapping[int, Bounds] | Worst, planned: Sequence[int]) -> Judged:
+    """Compare an expectation with the effects of seeds; ratios come in as logarithms and leave as ratios.
+
+    Raises: RunError for a claim about the worst of several places that does not say "at least".
+    """
+    if isinstance(effects, Worst):
+        if expectation.direction != "at_least":
+            raise RunError(f"The worst place can be claimed to be at least something, not {expectation.direction}")
+        values = list(effects.together.values())
+        found = effects.interval(expectation)
+    else:
+        values = list(effects.values())
+        found = interval_of(values, expectation) if values else Range(None, -math.inf, math.inf)
     unbounded = not math.isfinite(found.low) and not math.isfinite(found.high)
     size = expectation.size
     if expectation.baseline is not None and expectation.effect != "difference":

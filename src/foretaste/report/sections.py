@@ -19,7 +19,7 @@ DIAGNOSTICS: tuple[tuple[str, str, str], ...] = (
     ("policy/clip_fraction", "Clipped share", "Tokens whose ratio left the clip range."),
     ("policy/ratio_max", "Largest ratio", "New over old probability; far from 1 means stale or mismatched samples."),
     ("policy/ratio_p999", "Ratio, 99.9th percentile", "The tail without its single largest token."),
-    ("policy/kl", "KL to the initial policy", "How far the policy has moved."),
+    ("policy/kl", "KL within a step", "How far a step moves the policy from the one that sampled its episodes."),
     ("policy/gradient_norm", "Policy gradient norm", "Before clipping."),
     ("value/gradient_norm", "Critic gradient norm", "Before clipping."),
     ("policy/sampler_difference_max", "Sampler and trainer, largest", "Difference of their log-probabilities; near 0."),
@@ -74,7 +74,7 @@ def tiles(data: RunData, gain: Interval | None) -> list[tuple[str, str, str]]:
         (
             "Gain",
             words.signed(gain.mean) if gain else words.NOT_MEASURED,
-            words.bounds(gain, sign=True) if gain else "",
+            f"{words.bounds(gain, sign=True)}, score interval" if gain else "",
         ),
         ("Training episodes", words.count(episodes if episodes is not None else data.total("train/episodes")), ""),
         ("Sampled tokens", words.count(sampled if sampled is not None else data.total("train/sampled_tokens")), ""),
@@ -82,7 +82,7 @@ def tiles(data: RunData, gain: Interval | None) -> list[tuple[str, str, str]]:
         (
             "Calibration error of V",
             words.rate(ece if ece is not None else calibration.get("ece"), 3),
-            "expected, on held-out episodes after training; 0 is perfect",
+            "expected, on held-out episodes after training" + _floor(calibration.get("ece_floor")),
         ),
         (
             "AUC of V halfway",
@@ -90,6 +90,11 @@ def tiles(data: RunData, gain: Interval | None) -> list[tuple[str, str, str]]:
             "does V rank success above failure; .5 is chance",
         ),
     ]
+
+
+def _floor(value: Any) -> str:
+    """Say what a perfect V would show; nothing where that was not measured."""
+    return "" if value is None else f"; a perfect V would show {words.rate(value, 3)} on these items"
 
 
 def learning(data: RunData) -> dict[str, Any]:
@@ -132,7 +137,8 @@ def calibrations(data: RunData) -> list[dict[str, Any]]:
                 ],
                 "figures": [
                     ("Expected calibration error", words.rate(payload.get("ece"), 3)),
-                    *((f"AUC at {at}% of the episode", words.rate(area.get(at))) for at in ("25", "50", "75")),
+                    ("The same of a perfect V on these items", words.rate(payload.get("ece_floor"), 3)),
+                    *((f"AUC at {at}% of the episode's own length", words.rate(area.get(at))) for at in ("25", "50", "75")),
                 ],
             }
         )

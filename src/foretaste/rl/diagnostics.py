@@ -16,7 +16,7 @@ from foretaste.records import Episode, EpisodeEnd
 from foretaste.rl.batch import Batch, usable
 from foretaste.rl.gate import episode_weight
 from foretaste.rl.returns import Array, gae
-from foretaste.statistics import auc, expected_calibration_error, reliability_bins
+from foretaste.statistics import auc, calibration_floor, expected_calibration_error, reliability_bins
 
 PARTS = {"25": 0.25, "50": 0.5, "75": 0.75}
 """Places in an episode, as a share of its action tokens, where ranking is measured."""
@@ -146,6 +146,7 @@ def calibration(episodes: Sequence[Episode], *, label: str) -> dict[str, Any] | 
         "label": label,
         "bins": bins,
         "ece": expected_calibration_error(every, outcome),
+        "ece_floor": calibration_floor(every, [number for number, one in enumerate(judged) for _ in one.values]),
         "auc": ranking(episodes),
     }
 
@@ -173,6 +174,26 @@ def _reached_reward(episode: Episode) -> float:
     """Return the sum of an episode's rewards, each weighed by 1 / the chance that the gate let the episode reach it."""
     weights = np.cumprod([1.0 / (1.0 - turn.gate_probability) for turn in episode.turns])
     return float(sum(weight * turn.reward for weight, turn in zip(weights, episode.turns, strict=True)))
+
+
+def outside_metrics(batch: Batch, value_range: tuple[float, float] | None) -> dict[str, float]:
+    """Return `value/returns_outside` and the ends of the returns where some lie outside what V can say; else nothing.
+
+    A return here is the undiscounted sum of the rewards from a token on, which is what V of that token stands for.
+    """
+    if value_range is None:
+        return {}
+    low, high = value_range
+    mask = batch.mask_BT
+    returns_BT = np.cumsum(batch.rewards_BT[:, ::-1], axis=1)[:, ::-1]
+    outside_B = (mask & ((returns_BT < low - 1e-6) | (returns_BT > high + 1e-6))).any(axis=1)
+    if not outside_B.any():
+        return {}
+    return {
+        "value/returns_outside": float(outside_B.mean()),
+        "value/return_low": float(returns_BT[mask].min()),
+        "value/return_high": float(returns_BT[mask].max()),
+    }
 
 
 def zero_signal_share(batch: Batch) -> float:
@@ -210,6 +231,16 @@ def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None)
                 "sampler and trainer disagree on log-probabilities "
                 f"(99.9th percentile {metrics['policy/sampler_difference_p999']:.2f}; bfloat16 alone makes about 0.4)",
                 "model.dtype = float32",
+            )
+        )
+    if metrics.get("value/returns_outside"):
+        low, high = metrics["value/return_low"], metrics["value/return_high"]
+        found.append(
+            (
+                f"returns from {low:g} to {high:g} lie outside what the critic can say "
+                f"({metrics['value/returns_outside']:.0%} of the episodes), so that it cannot learn them",
+                f'model.value_head = "regression", or "hl_gauss" with model.value_range = [{low:g}, {high:g}] or wider, '
+                "or rewards that add up to 0 to 1",
             )
         )
     entropy = metrics.get("policy/entropy")

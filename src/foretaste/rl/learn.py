@@ -94,6 +94,7 @@ class Learner:
         values = self.updater.values(batch)  # of the episodes that it has just learned from
         explained = diagnostics.PooledVariance().update(batch, values, gamma=self.config.algorithm.gamma)
         metrics = {"value/loss": loss, "train/sampled_tokens": float(batch.tokens)}
+        metrics |= diagnostics.outside_metrics(batch, self.config.model.returns_range)
         if explained is not None:
             metrics["value/in_sample_explained_variance"] = explained
         return metrics | self._caught_up(len(batch.episodes))
@@ -233,6 +234,7 @@ class Learner:
         self.adapter.update(batch.episodes, (batch.values_BT + drives_BT).tolist())
         ranks = diagnostics.ranking(batch.episodes, rows)
         metrics = {f"value/auc_{part}": value for part, value in ranks.items() if value is not None}
+        metrics |= diagnostics.outside_metrics(batch, self.config.model.returns_range)
         if explained is not None:
             metrics["value/explained_variance"] = explained
         if self.taught:

@@ -66,6 +66,7 @@ def summarize(
         sampled_tokens=done.sampled_tokens,
         wall_seconds=done.wall_seconds,
         value_calibration_error=calibration["ece"] if calibration else None,
+        value_calibration_floor=calibration["ece_floor"] if calibration else None,
         value_auc=calibration["auc"]["50"] if calibration else None,
         checkpoint=checkpoint.id,
         checkpoint_path=checkpoint.path,

@@ -239,7 +239,9 @@ class _Run:
         played = self._counted(self.collector.play(tasks, 0, on_episode=lambda episode: self.progress.advance()))
         self.curriculum.update(played.episodes)  # what was sampled anyway is evidence
         self._store(played.episodes, 0)
-        self.ledger.append(self.run, "value_pretraining", self.learner.pretrain_values(played.episodes), step=0)
+        metrics = self.learner.pretrain_values(played.episodes)
+        self.ledger.append(self.run, "value_pretraining", metrics, step=0)
+        self._warn(0, metrics)
 
     def _tell(self, step: int, advice: Advice) -> None:
         """Write down what `auto` has chosen and why."""
@@ -304,14 +306,18 @@ class _Run:
         )
         if self.done.first_entropy is None:
             self.done.first_entropy = metrics.get("policy/entropy")
-        for text, knob in diagnostics.warnings(metrics, step=step, max_entropy=self.done.first_entropy):
-            self.ledger.append(self.run, "warning", {"text": text, "knob": knob}, step=step)
-            if knob not in self.done.notes:  # the first of its kind is shown; all are in the ledger
-                self.done.notes.append(knob)
-                self.progress.note(f"step {step}: {text}. Knob: {knob}")
+        self._warn(step, metrics)
         for writer in self.writers:
             writer.write(step, metrics)
         self.progress.metrics(step, metrics)
+
+    def _warn(self, step: int, metrics: dict[str, float]) -> None:
+        """Write down what is likely wrong; the first of its kind is shown too."""
+        for text, knob in diagnostics.warnings(metrics, step=step, max_entropy=self.done.first_entropy):
+            self.ledger.append(self.run, "warning", {"text": text, "knob": knob}, step=step)
+            if knob not in self.done.notes:
+                self.done.notes.append(knob)
+                self.progress.note(f"step {step}: {text}. Knob: {knob}")
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[_Timer]:
