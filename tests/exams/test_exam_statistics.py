@@ -32,6 +32,18 @@ def test_clustered_error_by_hand() -> None:
     assert clustered_standard_error([1, 0, 1, 0], list("aabb")) == 0
 
 
+def test_three_clusters_give_the_interval_of_statsmodels() -> None:
+    """The figures are statsmodels' own: an OLS of the scores on a constant, fitted with
+
+    `.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)`, whose t has C - 1 = 2 degrees of freedom.
+    """
+    values, clusters = [1.0, 0.5, 0.0, 0.25, 1.0, 1.0, 0.0, 0.75], [0, 0, 0, 1, 1, 2, 2, 2]
+    found = clustered_mean(values, clusters)
+    assert found.mean == pytest.approx(0.5625)
+    assert found.standard_error == pytest.approx(0.035801372616842485, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx((0.40845913, 0.71654087), abs=1e-7)
+
+
 @given(scores)
 def test_clusters_of_one_give_the_ordinary_error(values: list[int]) -> None:
     n = len(values)

@@ -133,6 +133,36 @@ def test_vtrace_by_hand():
     # v_1 = .4 + .5 * (1 - .4) = .7;  v_0 = .2 + (.4 - .2) + 1 * (.7 - .4) = .7
     row = (np.array([[0, 1.0]]), np.array([[0.2, 0.4]]), np.zeros(1), np.array([2]), np.array([[2, 0.5]]))
     np.testing.assert_allclose(vtrace(*row), [[0.7, 0.7]])
+    # Cap 2 lets rho_0 be 2, while c_0 stays 1: v_0 = .2 + 2 * (.4 - .2) + 1 * (.7 - .4) = .9
+    np.testing.assert_allclose(vtrace(*row, ratio_cap=2.0), [[0.9, 0.7]])
+
+
+@given(
+    arrays(float, 4, elements=numbers),
+    arrays(float, 4, elements=numbers),
+    arrays(float, 4, elements=st.floats(0, 0.9)),
+    arrays(float, 4, elements=st.floats(0, 3)),
+    st.floats(0, 1),
+    numbers,
+)
+def test_vtrace_over_all_coins_of_the_gate_is_vtrace_without_it(rewards, values, gates, ratios, lam, final):
+    gates = gates.copy()
+    gates[0] = 0.0  # nothing can be stopped before it has begun
+    options = {"critic_lambda": lam, "gamma": 0.9, "ratio_cap": 2.0}
+
+    def errors(stop, end, gate_BT):
+        """Reach weight times (target - value), 0 from the stop on."""
+        row = (rewards[None, :stop], values[None, :stop], np.array([end]), np.array([stop]), ratios[None, :stop])
+        weights = np.cumprod(1 / (1 - gate_BT[0, :stop]))
+        found = np.zeros(4)
+        found[:stop] = weights * (vtrace(*row, gate_BT=gate_BT[:, :stop], **options)[0] - values[:stop])
+        return found
+
+    expected = np.zeros(4)
+    for stop in range(1, 5):
+        chance = np.prod(1 - gates[1:stop]) * (gates[stop] if stop < 4 else 1.0)
+        expected += chance * errors(stop, final if stop == 4 else values[stop], gates[None])
+    np.testing.assert_allclose(expected, errors(4, final, np.zeros((1, 4))), atol=1e-8)
 
 
 def test_vtrace_corrects_towards_the_policy_of_now():
