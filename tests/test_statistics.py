@@ -13,8 +13,8 @@ from scipy.stats import binom
 from foretaste.records import Interval
 from foretaste.statistics import (
     auc,
-    calibration_floor,
     brier,
+    calibration_floor,
     exact_interval,
     expected_calibration_error,
     explained_variance,
@@ -227,7 +227,10 @@ def test_the_floor_of_the_calibration_error_is_what_a_perfect_v_shows(n: int) ->
 def test_values_of_one_episode_share_an_outcome_in_the_floor() -> None:
     """Ten readings of an episode are no ten outcomes: the floor stays that of one."""
     values = np.random.default_rng(1).random(60)
-    once, tenfold = calibration_floor(values, range(60)), calibration_floor(np.repeat(values, 10), np.repeat(range(60), 10))
+    once, tenfold = (
+        calibration_floor(values, range(60)),
+        calibration_floor(np.repeat(values, 10), np.repeat(range(60), 10)),
+    )
     assert once == pytest.approx(tenfold, rel=0.02)
     apart = calibration_floor(np.repeat(values, 10), range(600))
     assert apart is not None

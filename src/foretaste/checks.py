@@ -156,7 +156,8 @@ def _check_values(config: TrainConfig) -> None:
                 value_at(config, path),
                 f"0 with model.value_head = {config.model.value_head!r} and model.value_range = "
                 f"{config.model.value_range}, since V is taken for a probability of success there; or set "
-                'model.value_head = "bce"' + (', or "hl_gauss" with a range within [0, 1]' * (path != "gate.max_probability")),
+                'model.value_head = "bce"'
+                + (', or "hl_gauss" with a range within [0, 1]' * (path != "gate.max_probability")),
             )
 
 

@@ -201,7 +201,8 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class GateConfig:
-    """The unbiased early stop of hopeless episodes, at turn boundaries (docs/value-function.md)."""
+    """Stops hopeless episodes early, at turn boundaries; weights undo the bias of what is learned as far as
+    docs/value-function.md says."""
 
     max_probability: float = 0.0
     """Largest probability of stopping at one boundary; 0: no gate."""
@@ -213,7 +214,8 @@ class GateConfig:
     unbiased: bool = True
     """False: a stopped episode counts as a failure and survivors carry no weight. Biased; for comparison only."""
     max_lost_share: float = 0.05
-    """The gate turns itself off when more than this share of the stopped episodes would have succeeded."""
+    """The gate turns itself off when surely more than this share of the stopped episodes would have succeeded, and on
+    again once whole episodes show that fewer would."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The look budget cannot be refilled or erased; the Ladder and Thresholdout withstand a simulated tuner."""
 
-import sqlite3
 import math
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -289,7 +289,9 @@ def test_asking_the_same_again_and_again_does_not_tell_the_sealed_score(n: int) 
         assert len(told) == 20
         right += round(float(np.mean(told)) * n) == solved
         far += abs(np.mean(told) - solved / n) > 6 / n
-    assert right / 150 < 0.5  # a standard deviation of one item: 38%; with a tenth of an item's noise it was always right
+    assert (
+        right / 150 < 0.5
+    )  # a standard deviation of one item: 38%; with a tenth of an item's noise it was always right
     assert far / 150 < 0.05  # and the answers are still worth something
 
 

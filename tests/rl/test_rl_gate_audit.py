@@ -86,7 +86,10 @@ def test_the_lower_bound_lies_below_the_estimate_and_moves_with_the_evidence(sto
 def test_it_comes_back_once_whole_episodes_show_that_it_would_lose_little() -> None:
     keeper = GateKeeper(GATE)
     keeper.off = True
-    whole = [*[episode(0.0)] * 12, *[episode(1.0, value=0.9)] * 4]  # what it would stop fails, what it would not succeeds
+    whole = [
+        *[episode(0.0)] * 12,
+        *[episode(1.0, value=0.9)] * 4,
+    ]  # what it would stop fails, what it would not succeeds
     steps = 0
     while keeper.off and steps < 40:
         assert keeper.gate() is None

@@ -202,7 +202,7 @@ def test_gains_under_the_gate_have_the_mean_of_gains_without_it(
         expected[:stop] += chance * found
     ungated = gae(rewards[None], values[None], np.array([final]), np.array([T]), lambdas[None], gamma=gamma)
     gains = gain_of(ungated.advantages_BT, values[None])[0]
-    near = (np.abs(ungated.advantages_BT[0] - 0.05 * np.maximum(values, 0.05)) > 1e-9)  # off the step at the least gain
+    near = np.abs(ungated.advantages_BT[0] - 0.05 * np.maximum(values, 0.05)) > 1e-9  # off the step at the least gain
     np.testing.assert_allclose(expected[near], gains[near], atol=1e-9)
 
 
@@ -271,9 +271,7 @@ def test_the_entropy_bonus_counts_a_survivor_as_often_as_its_advantage(
     gates[:, 0] = 0.75
     for gate_BT in (nothing, gates):
         updater.actor_critic.zero_grad()
-        updater.update(
-            batch._replace(gate_BT=gate_BT, values_BT=nothing), step=1, seed=0, critic=False
-        )
+        updater.update(batch._replace(gate_BT=gate_BT, values_BT=nothing), step=1, seed=0, critic=False)
     assert found[0].abs().max() > 0
     torch.testing.assert_close(found[1], 4 * found[0], rtol=1e-4, atol=1e-7)
 

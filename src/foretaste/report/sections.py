@@ -138,7 +138,10 @@ def calibrations(data: RunData) -> list[dict[str, Any]]:
                 "figures": [
                     ("Expected calibration error", words.rate(payload.get("ece"), 3)),
                     ("The same of a perfect V on these items", words.rate(payload.get("ece_floor"), 3)),
-                    *((f"AUC at {at}% of the episode's own length", words.rate(area.get(at))) for at in ("25", "50", "75")),
+                    *(
+                        (f"AUC at {at}% of the episode's own length", words.rate(area.get(at)))
+                        for at in ("25", "50", "75")
+                    ),
                 ],
             }
         )
@@ -278,7 +281,7 @@ def _auc_item(data: RunData) -> dict[str, Any]:
     told = [f"{line.name}: {words.figure(line.points[-1][1])}" for line in lines]
     return {
         "name": "value/auc",
-        "title": "AUC of V at 25, 50, 75% of the episode",
+        "title": "AUC of V at 25, 50, 75% of each episode's own length",
         "how": "Does V rank success above failure; .5 is chance.",
         "last": ", ".join(words.rate(line.points[-1][1]) for line in lines),
         "legend": [(line.tone, line.name) for line in lines],

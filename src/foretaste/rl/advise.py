@@ -210,6 +210,7 @@ def words(advice: Advice) -> list[str]:
         rank = evidence.auc.get(name)
         text = "not measured: needs successes and failures" if rank is None else f"{rank.auc:.2f} +- {rank.error:.2f}"
         lines.append(f"  AUC of V at {name}%    {text}")
+    lines.append("    (shares of an episode's own length: where failures end early, a V that counts turns ranks too)")
     for signal in evidence.signals:
         ratio = "" if signal.relative is None else f"  ({signal.relative:.1f}x leave one out)"
         lines.append(f"  signal of {signal.estimator:<14} {signal.quality:.4f}{ratio}")

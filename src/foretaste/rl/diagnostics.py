@@ -171,7 +171,7 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
 
 
 def _reached_reward(episode: Episode) -> float:
-    """Return the sum of an episode's rewards, each weighed by 1 / the chance that the gate let the episode reach it."""
+    """Return the sum of an episode's rewards, each divided by the chance that the gate let it be reached."""
     weights = np.cumprod([1.0 / (1.0 - turn.gate_probability) for turn in episode.turns])
     return float(sum(weight * turn.reward for weight, turn in zip(weights, episode.turns, strict=True)))
 

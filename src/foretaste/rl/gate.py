@@ -1,8 +1,9 @@
-"""The gate: gives hopeless episodes up early, with a known probability, so that the estimate stays unbiased.
+"""The gate: gives hopeless episodes up early, with a known probability, so that sums over episodes can stay unbiased.
 
 At each turn boundary the episode stops with probability p < 1 that depends on the past alone. Survivors
 carry 1 / (1 - p) in their weights (`returns.gae`), which is exactly what the stopped ones would have
-contributed on average. The cap on the weight bounds the variance.
+contributed on average. The cap on the weight bounds the variance. What holds and what does not, as clipping and
+scales: docs/value-function.md. Next: `gate_audit.py`, what the gate costs.
 """
 
 from __future__ import annotations
