@@ -239,8 +239,8 @@ def warnings(metrics: dict[str, float], *, step: int, max_entropy: float | None)
             (
                 f"returns from {low:g} to {high:g} lie outside what the critic can say "
                 f"({metrics['value/returns_outside']:.0%} of the episodes), so that it cannot learn them",
-                f'model.value_head = "regression", or "hl_gauss" with model.value_range = [{low:g}, {high:g}] or wider, '
-                "or rewards that add up to 0 to 1",
+                f'model.value_head = "regression", or "hl_gauss" with model.value_range = [{low:g}, {high:g}] '
+                "or wider, or rewards that add up to 0 to 1",
             )
         )
     entropy = metrics.get("policy/entropy")
