@@ -229,7 +229,7 @@ def test_values_of_one_episode_share_an_outcome_in_the_floor() -> None:
     values = np.random.default_rng(1).random(60)
     once, tenfold = (
         calibration_floor(values, range(60)),
-        calibration_floor(np.repeat(values, 10), np.repeat(range(60), 10)),
+        calibration_floor(np.repeat(values, 10), np.repeat(range(60), 10).tolist()),
     )
     assert once == pytest.approx(tenfold, rel=0.02)
     apart = calibration_floor(np.repeat(values, 10), range(600))

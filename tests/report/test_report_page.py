@@ -72,7 +72,7 @@ def test_the_page_holds_every_part(page: Path) -> None:
     assert "extra/figure" in text  # a metric that the report does not know
     assert "gradients not finite" in text
     assert "policy/gradient_norm was not a finite number at some step" in text
-    assert "Not measured: KL to the initial policy" in text
+    assert "Not measured: KL within a step" in text
 
 
 def test_the_page_needs_nothing_from_elsewhere(page: Path) -> None:
