@@ -204,9 +204,8 @@ def gated_gains(
         term = np.where(inside, rewards_BT[:, i] + gamma * taken * following, 0.0)
         sums[:, : i + 1] += discounts[:, : i + 1] * term[:, None]
         discounts[:, : i + 1] *= gamma * lambda_BT[:, i, None]
-        if last.any() or (
-            i + 1 < width and gate_BT[:, i + 1].any()
-        ):  # between two gates W stands still, and only the sum matters
+        gated = i + 1 < width and bool(np.any(gate_BT[:, i + 1]))
+        if gated or np.any(last):  # between two gates W stands still, and only the sum matters
             now = gain(sums[:, : i + 1], values_BT[:, : i + 1])
             rise = weights_BT[:, i, None] * (now - told[:, : i + 1])
             gains[:, : i + 1] += np.where(inside[:, None], rise, 0.0)
