@@ -101,6 +101,7 @@ class Engine(ABC):
                     f"1 to {self.max_context - 1} (sampling.max_context = {self.max_context}, an action needs room). "
                     "Show fewer worked examples or raise max_context."
                 )
+            self.actor_critic.check_tokens(conversation.tokens)
             taken.append(conversation)
         return taken
 
@@ -124,5 +125,6 @@ class Engine(ABC):
             return None
         room = self.max_context - len(conversation.tokens)
         observation = list(then.tokens[:room])
+        self.actor_critic.check_tokens(observation)
         conversation.tokens.extend(observation)
         return Next(observation, generate=then.generate and len(then.tokens) < room)
