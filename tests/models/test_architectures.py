@@ -78,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(made: Path, shape: str, **settings: Any) -> ActorCritic:
     """A tiny random model; its critic's values differ from position to position."""
     kind, over = SHAPES[shape]
-    model = ActorCritic.load(ModelConfig(folder(made / shape, kind, **over), "float32", **settings))
+    model = ActorCritic.load(ModelConfig(folder(made / shape, kind, **over), dtype="float32", **settings))
     with torch.no_grad():
         model.critic.head.linear.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(2))
     return model
@@ -168,8 +168,8 @@ def test_an_architecture_that_computes_something_else_is_refused(made: Path, mon
 def test_a_layer_whose_work_depends_on_its_number_is_refused_where_a_copy_has_another(tmp_path: Path) -> None:
     where = folder(tmp_path, "GPT2", scale_attn_by_inverse_layer_idx=True)
     with pytest.raises(ModelError, match=r"the critic in training by \d+%"):
-        ActorCritic.load(ModelConfig(where, "float32", critic_layers=2))
-    assert ActorCritic.load(ModelConfig(where, "float32", critic_layers=-1))
+        ActorCritic.load(ModelConfig(where, dtype="float32", critic_layers=2))
+    assert ActorCritic.load(ModelConfig(where, dtype="float32", critic_layers=-1))
 
 
 def test_a_window_counts_tokens_where_others_read_much(made: Path) -> None:
