@@ -165,11 +165,13 @@ def test_an_architecture_that_computes_something_else_is_refused(made: Path, mon
         loaded(made, "olmo2")
 
 
-def test_a_layer_whose_work_depends_on_its_number_is_refused_where_a_copy_has_another(tmp_path: Path) -> None:
-    where = folder(tmp_path, "GPT2", scale_attn_by_inverse_layer_idx=True)
-    with pytest.raises(ModelError, match=r"the critic in training by \d+%"):
-        ActorCritic.load(ModelConfig(where, dtype="float32", critic_layers=2))
-    assert ActorCritic.load(ModelConfig(where, dtype="float32", critic_layers=-1))
+def test_a_layer_whose_work_depends_on_its_number_is_right_or_refused(tmp_path: Path) -> None:
+    scaled = folder(tmp_path / "gpt2", "GPT2", scale_attn_by_inverse_layer_idx=True)
+    assert max(probe.differences(ActorCritic.load(ModelConfig(scaled, dtype="float32", critic_layers=2))).values()) < 1e-4
+    scales_embeddings_itself = folder(tmp_path / "ctrl", "CTRL", dff=96)
+    with pytest.raises(ModelError, match=r"CTRLLMHeadModel cannot be trained.*the critic in training by \d+%"):
+        ActorCritic.load(ModelConfig(scales_embeddings_itself, dtype="float32", critic_layers=2))
+    assert ActorCritic.load(ModelConfig(scales_embeddings_itself, dtype="float32", critic_layers=-1))
 
 
 def test_a_window_counts_tokens_where_others_read_much(made: Path) -> None:

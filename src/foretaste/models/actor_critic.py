@@ -22,7 +22,7 @@ from foretaste.config import ModelConfig
 from foretaste.errors import ModelError
 from foretaste.models import fast_training, loading, memory, nano, trunk
 from foretaste.models.conversation import ChatTemplate
-from foretaste.models.critic import Critic
+from foretaste.models.critic import Critic, decoder_of
 from foretaste.models.pretrained import probe
 from foretaste.models.seeding import seeded
 from foretaste.models.trunk import Packed, pack
@@ -78,7 +78,7 @@ class ActorCritic(nn.Module):
         self.critic_ranking: list[list[float]] = []
         """How well the critic ranked unfinished episodes when last measured: rows of `rl.adapt.pairs_of`."""
         head = ValueHead(policy.get_output_embeddings().weight.shape[1], config.value_head, config.value_range)
-        self.critic = Critic(policy.get_decoder(), config.critic_layers, head)
+        self.critic = Critic(decoder_of(policy), config.critic_layers, head)
         self.policy = loading.with_lora(policy, config.lora_rank) if config.lora_rank else policy
 
     @classmethod
@@ -115,7 +115,7 @@ class ActorCritic(nn.Module):
     @property
     def decoder(self) -> Any:
         """The causal LM without its output layer."""
-        return self.language_model.get_decoder()
+        return decoder_of(self.language_model)
 
     @property
     def device(self) -> torch.device:

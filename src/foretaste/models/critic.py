@@ -18,6 +18,12 @@ from foretaste.errors import ModelError
 from foretaste.models.value_head import ValueHead
 
 
+def decoder_of(language_model: Any) -> Any:
+    """Return a causal language model without its output layer (some of transformers' name themselves, such as Llama 4)."""
+    found = language_model.get_decoder()
+    return getattr(language_model, "model", found) if found is language_model else found
+
+
 def decoder_layers(decoder: Any) -> nn.ModuleList:
     """Return the list of layers of a Hugging Face decoder (named differently from family to family)."""
     count = decoder.config.num_hidden_layers
