@@ -31,7 +31,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-mqa-biases-wide-heads": ("Llama", {"num_key_value_heads": 1, "attention_bias": True, "head_dim": 32}),
     "llama-tied-odd-vocabulary": ("Llama", {"tie_word_embeddings": True, "vocab_size": 1031}),
     "llama-scaled-positions": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 2e4}}),
-    "llama-dynamic-positions": ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
+    "llama-dynamic-positions": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+    ),
     "qwen2": ("Qwen2", {}),
     "qwen2-window": ("Qwen2", {"use_sliding_window": True, "max_window_layers": 2, **WINDOW}),
     "qwen3": ("Qwen3", {}),
@@ -152,7 +155,9 @@ def test_an_architecture_that_computes_something_else_is_refused(made: Path, mon
 
     own = Olmo2Model.forward
 
-    def forward(self: Any, input_ids: Any = None, position_ids: Any = None, inputs_embeds: Any = None, **more: Any) -> Any:
+    def forward(
+        self: Any, input_ids: Any = None, position_ids: Any = None, inputs_embeds: Any = None, **more: Any
+    ) -> Any:
         given = input_ids if input_ids is not None else inputs_embeds
         cache = more.get("past_key_values")
         begin = 0 if cache is None else cache.get_seq_length()
@@ -167,7 +172,9 @@ def test_an_architecture_that_computes_something_else_is_refused(made: Path, mon
 
 def test_a_layer_whose_work_depends_on_its_number_is_right_or_refused(tmp_path: Path) -> None:
     scaled = folder(tmp_path / "gpt2", "GPT2", scale_attn_by_inverse_layer_idx=True)
-    assert max(probe.differences(ActorCritic.load(ModelConfig(scaled, dtype="float32", critic_layers=2))).values()) < 1e-4
+    assert (
+        max(probe.differences(ActorCritic.load(ModelConfig(scaled, dtype="float32", critic_layers=2))).values()) < 1e-4
+    )
     scales_embeddings_itself = folder(tmp_path / "ctrl", "CTRL", dff=96)
     with pytest.raises(ModelError, match=r"CTRLLMHeadModel cannot be trained.*the critic in training by \d+%"):
         ActorCritic.load(ModelConfig(scales_embeddings_itself, dtype="float32", critic_layers=2))

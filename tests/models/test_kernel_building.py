@@ -1,4 +1,4 @@
-"""Kernels are compiled by whatever CC names, or it is said why not; nobody else's library is loaded; C gets sound arrays."""
+"""Kernels are compiled by what CC names, or it is said why not; only our own libraries are loaded, with sound arrays."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def test_a_compiler_may_have_arguments_and_wrappers(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('case "$*" in *--version*) echo v1;; *) echo first >&2; echo "fatal error: no room" >&2; exit 1;; esac', "no room"),
+        (
+            'case "$*" in *--version*) echo v1;; *) echo first >&2; echo "fatal error: no room" >&2; exit 1;; esac',
+            "no room",
+        ),
         ('case "$*" in *--version*) echo v1;; *) exit 3;; esac', "exit code 3"),
     ],
 )
@@ -67,7 +70,9 @@ def test_a_compiler_that_fails_is_quoted(
     assert paths_of(model, SamplingConfig()).to_json()["training"]["path"] == "plain"
 
 
-@pytest.mark.parametrize(("given", "expected"), [("no-such-compiler -O2", "'no-such-compiler' was not found"), ("'", "quot")])
+@pytest.mark.parametrize(
+    ("given", "expected"), [("no-such-compiler -O2", "'no-such-compiler' was not found"), ("'", "quot")]
+)
 def test_a_compiler_that_is_not_there_is_named(
     given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,12 +154,12 @@ def test_a_token_without_embedding_that_does_not_come_up_is_no_fault(model: Path
     loaded = ActorCritic.load(ModelConfig(str(model)))
     sampler = Sampler(loaded, SamplingConfig(max_new_tokens=2))
     assert len(sampler.act([Conversation("0", [Message("user", "hi")])])[0].tokens) > 0
-    prompt = Conversation("1", [])
-    prompt.tokens = [5, 6, 1024]
+    prompt, plain = Conversation("1", []), Conversation("2", [])
+    prompt.tokens, plain.tokens = [5, 6, 1024], [5, 6]
     with pytest.raises(ModelError, match="no embedding for"):
         sampler.act([prompt])
     with pytest.raises(ModelError, match="no embedding for"):
-        sampler.run(iter([Conversation("2", [], tokens=[5, 6])]), lambda *_: Next([1024]))
+        sampler.run(iter([plain]), lambda *_: Next([1024]))
     with pytest.raises(ModelError, match="no embedding for"):
         loaded.evaluate([TokenSequence([5, 1024, 7], [False, False, True])])
 

@@ -19,7 +19,7 @@ from foretaste.models.value_head import ValueHead
 
 
 def decoder_of(language_model: Any) -> Any:
-    """Return a causal language model without its output layer (some of transformers' name themselves, such as Llama 4)."""
+    """Return a causal language model without its output layer (Llama 4 names itself there)."""
     found = language_model.get_decoder()
     return getattr(language_model, "model", found) if found is language_model else found
 

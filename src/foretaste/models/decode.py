@@ -108,9 +108,7 @@ class PlainDecoder:
         with _tap(model.decoder, depth, False) as tapped:
             out = model.decoder(input_ids=ids_BL, past_key_values=self._caches[0], **accepted(model.decoder, options))
         entering = ids_BL if model.critic.reads_tokens else tapped[0]
-        seen = model.critic(
-            entering, past_key_values=self._caches[1], **accepted(model.critic.decoder, options)
-        )
+        seen = model.critic(entering, past_key_values=self._caches[1], **accepted(model.critic.decoder, options))
         if min(counts) != width:
             self._close_gaps()
         rows_B, last_B = torch.arange(len(tokens), device=device), torch.tensor(counts, device=device) - 1

@@ -37,7 +37,13 @@ SIZES = {
     "rms_norm_rows": {"x": "rows * H", "w": "H", "y": "rows * H"},
     "swiglu_rows": {"gate_up": "2 * rows * I", "y": "rows * I"},
     "draw": {"logits": "rows * V", "uniforms": "rows", "tokens": "rows", "logprobs": "rows"},
-    "remember": {"qkv": "N * (heads + 2 * K) * D", "cos_": "N * D // 2", "sin_": "N * D // 2", "rows": "N", "slots": "N"},
+    "remember": {
+        "qkv": "N * (heads + 2 * K) * D",
+        "cos_": "N * D // 2",
+        "sin_": "N * D // 2",
+        "rows": "N",
+        "slots": "N",
+    },
     "attend": {"tokens": "M", "out": "M * heads * D"},
     "run_head": {"x": "M * H", "norm": "H", "w": "V * H", "bias": "V", "logits": "M * V"},
 }
@@ -79,7 +85,8 @@ def prepare(function: Any, name: str, dtype: torch.dtype) -> Callable[..., Any]:
     """Return a function that checks its arguments and calls a kernel compiled for `dtype`."""
     parameters = declared()[name]
     function.argtypes = [
-        ctypes.c_void_p if one.pointer else ctypes.c_float if one.kind == "float" else ctypes.c_int64 for one in parameters
+        ctypes.c_void_p if one.pointer else ctypes.c_float if one.kind == "float" else ctypes.c_int64
+        for one in parameters
     ]
     sound = _checker(name, dtype, parameters)
 
@@ -132,8 +139,8 @@ def _fault(name: str, dtype: torch.dtype, parameters: Sequence[Parameter], argum
         if value.dtype is wanted and value.is_cpu and laid and value.numel() >= least:
             continue
         return (
-            f"{start} with {one.name!r} of {str(value.dtype)[6:]}, shape {tuple(value.shape)}, strides {value.stride()}, on "
-            f"{value.device}. Accepted: {str(wanted)[6:]} on cpu, {'rows' if apart else 'all'} contiguous, at least {least} "
-            f"numbers ({needed}). Next: pass `.to({str(wanted)}).contiguous()` of the right size"
+            f"{start} with {one.name!r} of {str(value.dtype)[6:]}, shape {tuple(value.shape)}, strides {value.stride()}, "
+            f"on {value.device}. Accepted: {str(wanted)[6:]} on cpu, {'rows' if apart else 'all'} contiguous, "
+            f"at least {least} numbers ({needed}). Next: pass `.to({wanted!s}).contiguous()` of the right size"
         )
     return f"{start}: an array is missing or is no tensor"

@@ -63,7 +63,9 @@ def _from_pretrained(config: ModelConfig, where: str | Path, dtype: torch.dtype)
         tokenizer: Any = AutoTokenizer.from_pretrained(where)
     except ModelError:
         raise
-    except Exception as error:  # hubs, files, tokenizers and packages that a model needs: each has exceptions of its own
+    except (
+        Exception
+    ) as error:  # hubs, files, tokenizers and packages that a model needs: each has exceptions of its own
         raise _unloadable(config.name, error) from error
     model, info = loaded
     _check_kind(model, config.name)

@@ -1,4 +1,4 @@
-"""Which path computes a model, the quick one or the plain one, and why not the quick one: for people and for the ledger.
+"""Which path computes a model, the quick one or the plain one, and why not the quick one?
 
 Both paths compute the same up to rounding (`docs/performance.md`); a run that is slow, or that repeats another one but
 for its last digits, is explained by this.

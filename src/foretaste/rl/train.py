@@ -26,8 +26,8 @@ from foretaste.locks import only_one
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.engines import make_engine
-from foretaste.models.paths import paths_of
 from foretaste.models.loading import CARD_FILE
+from foretaste.models.paths import paths_of
 from foretaste.progress import Progress, Silent
 from foretaste.records import Checkpoint, Episode, to_json
 from foretaste.rl import diagnostics

@@ -83,9 +83,9 @@ def check_loaded(info: dict[str, Any], name: str) -> None:
     wrong = [f"{what}: {_some(keys)}" for what, keys in parts.items() if keys]
     if wrong:
         raise ModelError(
-            f"Model {name!r} is incomplete: {'; '.join(wrong)}. Without them it is another model (of a random output layer, "
-            "say). Next: save the whole model with its output layer (`AutoModelForCausalLM ... save_pretrained`), or set in "
-            "config.json what its weights were made for (such as tie_word_embeddings)"
+            f"Model {name!r} is incomplete: {'; '.join(wrong)}. Without them it is another model (of a random output "
+            "layer, say). Next: save the whole model with its output layer (`AutoModelForCausalLM ... save_pretrained`), or "
+            "set in config.json what its weights were made for (such as tie_word_embeddings)"
         )
 
 
