@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 # Read by OpenMP when torch is imported. A thread that waits awake for the others of a parallel loop holds a core that
-# they may need, if other programs hold the rest. So it waits awake for some microseconds, as long as the next loop of an
+# they may need, if other programs hold the rest. So it waits awake for some microseconds, as the next loop of an
 # unhindered run takes to begin, and asleep after that.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # GNU's runtime, which PyTorch's builds for Linux bring: turns

@@ -1,4 +1,4 @@
-"""Kernels are compiled by what CC names, or it is said why not; only our own libraries are loaded, with sound arrays."""
+"""Kernels are compiled by what CC names, or it is said why not; only our own are loaded, with sound arrays."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def test_another_version_of_the_compiler_makes_another_library(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("x", "weight", "expected"),
     [
-        (torch.ones(8, 4), torch.ones(8, dtype=torch.float64), "'w' of float64.*Accepted: float32 on cpu"),
-        (torch.ones(4, 8).t(), torch.ones(8), "'x' of float32, shape .8, 4., strides .1, 8..*all contiguous"),
+        (torch.ones(8, 4), torch.ones(8, dtype=torch.float64), "'w': float64.*Accepted: float32 on cpu"),
+        (torch.ones(4, 8).t(), torch.ones(8), "'x': float32, shape .8, 4., strides .1, 8..*all contiguous"),
         (torch.ones(8, 4), torch.ones(7), r"'w'.*at least 8 numbers \(H\)"),
         (torch.ones(8, 4), torch.ones(8, device="meta"), "on meta.*Accepted: float32 on cpu"),
         (torch.ones(8, 4, dtype=torch.float64), torch.ones(8), "float32 and bfloat16, not in float64"),

@@ -133,8 +133,8 @@ class ActorCritic(nn.Module):
         names = ", ".join(repr(self.template.piece(token)) for token in sorted({x for x in tokens if x >= rows})[:5])
         raise ModelError(
             f"The tokenizer of {self.source!r} has tokens that the model has no embedding for: {names} "
-            f"(its embedding has {rows:,} rows, the tokenizer {len(self.tokenizer):,} tokens). Next: `model.resize_token_embeddings("
-            "len(tokenizer))` and save both, or use a chat template and a tokenizer without these tokens"
+            f"(its embedding has {rows:,} rows, the tokenizer {len(self.tokenizer):,} tokens). Next: `model."
+            "resize_token_embeddings(len(tokenizer))` and save both, or use a chat template and a tokenizer without these tokens"
         )
 
     def _check_template(self) -> None:

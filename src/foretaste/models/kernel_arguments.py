@@ -139,7 +139,7 @@ def _fault(name: str, dtype: torch.dtype, parameters: Sequence[Parameter], argum
         if value.dtype is wanted and value.is_cpu and laid and value.numel() >= least:
             continue
         return (
-            f"{start} with {one.name!r} of {str(value.dtype)[6:]}, shape {tuple(value.shape)}, strides {value.stride()}, "
+            f"{start} with {one.name!r}: {str(value.dtype)[6:]}, shape {tuple(value.shape)}, strides {value.stride()} "
             f"on {value.device}. Accepted: {str(wanted)[6:]} on cpu, {'rows' if apart else 'all'} contiguous, "
             f"at least {least} numbers ({needed}). Next: pass `.to({wanted!s}).contiguous()` of the right size"
         )

@@ -36,7 +36,7 @@ def check(config: Any, name: str) -> None:
         )
     if getattr(text, "num_kv_shared_layers", None):
         raise ModelError(
-            f"Model {name!r} ({config.model_type}) has {text.num_kv_shared_layers} layers that read the keys and values "
+            f"Model {name!r} ({config.model_type}) has {text.num_kv_shared_layers} layers that read keys and values "
             f"of earlier layers, so a critic of its last layers cannot be grown. {_NEXT}"
         )
 

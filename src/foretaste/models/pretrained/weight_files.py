@@ -84,7 +84,7 @@ def check_loaded(info: dict[str, Any], name: str) -> None:
     if wrong:
         raise ModelError(
             f"Model {name!r} is incomplete: {'; '.join(wrong)}. Without them it is another model (of a random output "
-            "layer, say). Next: save the whole model with its output layer (`AutoModelForCausalLM ... save_pretrained`), or "
+            "layer, say). Next: save the whole model with its output layer (AutoModelForCausalLM), or "
             "set in config.json what its weights were made for (such as tie_word_embeddings)"
         )
 
