@@ -134,7 +134,7 @@ class ActorCritic(nn.Module):
         raise ModelError(
             f"The tokenizer of {self.source!r} has tokens that the model has no embedding for: {names} "
             f"(its embedding has {rows:,} rows, the tokenizer {len(self.tokenizer):,} tokens). Next: `model."
-            "resize_token_embeddings(len(tokenizer))` and save both, or use a template and tokenizer without these tokens"
+            "resize_token_embeddings(len(tokenizer))` and save both, or use a tokenizer without these tokens"
         )
 
     def _check_template(self) -> None:
