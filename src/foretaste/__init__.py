@@ -12,10 +12,12 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1):
-    # Read by OpenMP when torch is imported. Threads that wait actively are quicker on a machine of one's own, but hold
-    # cores that other programs need: on a busy machine they made a training step several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by OpenMP when torch is imported. A thread that waits awake for the others of a parallel loop holds a core that
+# they may need, if other programs hold the rest. So it waits awake for some microseconds, as the next loop of an
+# unhindered run takes to begin, and asleep after that.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # GNU's runtime, which PyTorch's builds for Linux bring: turns
+    os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's and Intel's: milliseconds
 
 if TYPE_CHECKING:
     from foretaste.api import train as train

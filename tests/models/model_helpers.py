@@ -52,8 +52,12 @@ def play(
     seed: int = 0,
     temperature: float = 1.0,
     engine: Callable[[ActorCritic, SamplingConfig], Engine] | None = None,
+    long: tuple[str, int] = ("", 0),
 ) -> Exchange:
-    """Conversations of several turns with observations of different lengths; odd ones end with a value."""
+    """Conversations of several turns with observations of different lengths; odd ones end with a value.
+
+    `long`: which conversation reads so many words more after its first turn.
+    """
     config = SamplingConfig(concurrent=concurrent, temperature=temperature, max_new_tokens=max_new_tokens)
     sampler = engine(model, config) if engine else Sampler(model, config, plain=plain)
     out = Exchange(conversations(model, count, seed=seed))
@@ -66,7 +70,7 @@ def play(
         out.actions[key].append(action)
         mask += [True] * len(action.tokens)
         done = len(out.actions[key])
-        text = "seen " * (done + int(key) % 4)
+        text = "seen " * (done + int(key) % 4 + (long[1] if key == long[0] and done == 1 else 0))
         following = Next(model.template.follow(text, ended=not action.cut), generate=done < turns)
         if done == turns and int(key) % 2 == 0:
             return None

@@ -19,11 +19,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foretaste.config import ModelConfig
-from foretaste.models import fast_training, loading, memory, trunk
+from foretaste.errors import ModelError
+from foretaste.models import fast_training, loading, memory, nano, trunk
 from foretaste.models.conversation import ChatTemplate
-from foretaste.models.critic import Critic
+from foretaste.models.critic import Critic, decoder_of
+from foretaste.models.pretrained import probe
+from foretaste.models.seeding import seeded
 from foretaste.models.trunk import Packed, pack
 from foretaste.models.value_head import ValueHead
+from foretaste.records import Message
 
 CHUNK = 256
 """Action tokens whose full-vocabulary logits exist at the same time."""
@@ -73,8 +77,8 @@ class ActorCritic(nn.Module):
         """True if the critic came from another checkpoint than the policy (`critic_from`)."""
         self.critic_ranking: list[list[float]] = []
         """How well the critic ranked unfinished episodes when last measured: rows of `rl.adapt.pairs_of`."""
-        head = ValueHead(policy.config.hidden_size, config.value_head, config.value_range)
-        self.critic = Critic(policy.get_decoder(), config.critic_layers, head)
+        head = ValueHead(policy.get_output_embeddings().weight.shape[1], config.value_head, config.value_range)
+        self.critic = Critic(decoder_of(policy), config.critic_layers, head)
         self.policy = loading.with_lora(policy, config.lora_rank) if config.lora_rank else policy
 
     @classmethod
@@ -87,10 +91,13 @@ class ActorCritic(nn.Module):
         """
         memory.keep_pages()
         device = loading.device(config.device)
-        with torch.random.fork_rng(devices=[]):
+        with seeded(seed):
             policy, tokenizer, folder = loading.policy(config, seed)
             torch.manual_seed(seed)  # only now: fetching and converting a model for the first time draws numbers too
             model = cls(config, policy.to(device), tokenizer, ChatTemplate(tokenizer))
+        if config.name not in nano.SHAPES:
+            model._check_template()
+            probe.check(model)
         card = loading.saved_card(folder) if folder is not None else None
         if folder is not None and card is not None:
             model.source = card["model"]
@@ -108,12 +115,31 @@ class ActorCritic(nn.Module):
     @property
     def decoder(self) -> Any:
         """The causal LM without its output layer."""
-        return self.language_model.get_decoder()
+        return decoder_of(self.language_model)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """Refuse tokens that the model has no embedding for.
+
+        Raises: ModelError that names them, and how to give them one.
+        """
+        rows = self.language_model.get_input_embeddings().weight.shape[0]
+        if not tokens or max(tokens) < rows:
+            return
+        names = ", ".join(repr(self.template.piece(token)) for token in sorted({x for x in tokens if x >= rows})[:5])
+        raise ModelError(
+            f"The tokenizer of {self.source!r} has tokens that the model has no embedding for: {names} "
+            f"(its embedding has {rows:,} rows, the tokenizer {len(self.tokenizer):,} tokens). Next: `model."
+            "resize_token_embeddings(len(tokenizer))` and save both, or use a tokenizer without these tokens"
+        )
+
+    def _check_template(self) -> None:
+        prompt = self.template.start([Message("user", "hi")])
+        self.check_tokens([*prompt, *self.template.action("hi"), *self.template.follow("go on", ended=False)])
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Return the trainable weights of the policy (the adapter's alone with LoRA)."""
@@ -155,7 +181,7 @@ class ActorCritic(nn.Module):
 
         Raises: ModelError for an action token at position 0 (nothing comes before it).
         """
-        packed = pack(sequences, self.device)
+        packed = self._pack(sequences)
         empty = torch.zeros(0, device=self.device)
         if packed.rows_N.numel() == 0:
             return Evaluation(empty, empty, empty, empty)
@@ -173,13 +199,18 @@ class ActorCritic(nn.Module):
 
         Every sequence must hold an action token.
         """
-        packed = pack(sequences, self.device)
+        packed = self._pack(sequences)
         return CriticInput(packed, self._path(packed).run_policy(self, packed, policy=False, values=True)[1])
 
     def criticise(self, given: CriticInput) -> tuple[Tensor, Tensor]:
         """Return the values of every action token, in units of return, and the head's logits, with gradient."""
         value_logits = self.critic.head(self._path(given.packed).run_critic(self, given.packed, given.entering))
         return self.critic.head.value(value_logits), value_logits
+
+    def _pack(self, sequences: Sequence[TokenSequence]) -> Packed:
+        for sequence in sequences:
+            self.check_tokens(sequence.tokens)
+        return pack(sequences, self.device)
 
     def _path(self, packed: Packed) -> Any:
         return fast_training if fast_training.supports(self, packed.mask_BT.shape[1]) else trunk
@@ -188,11 +219,12 @@ class ActorCritic(nn.Module):
         """Return next-token logits of final hidden states, in the model's own precision."""
         model = self.language_model
         logits = model.get_output_embeddings()(hidden_NH)
-        cap = getattr(model.config, "final_logit_softcapping", None)
+        config = self.decoder.config
+        cap = getattr(config, "final_logit_softcapping", None)
         if cap:
             logits = torch.tanh(logits / cap) * cap
-        scaling = getattr(model.config, "logits_scaling", None)
-        scale = getattr(model.config, "logit_scale", None)
+        scaling = getattr(config, "logits_scaling", None)
+        scale = getattr(config, "logit_scale", None)
         return logits / scaling if scaling else logits * scale if scale else logits
 
     def _score(self, hidden_NH: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

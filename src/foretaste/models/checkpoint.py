@@ -24,6 +24,7 @@ from foretaste.config import to_dict
 from foretaste.errors import ModelError
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.loading import CARD_FILE, CRITIC_FILE, saved_card, saved_config
+from foretaste.models.pretrained.older_readers import write_old_names
 from foretaste.records import RECORD_VERSION, Checkpoint
 
 
@@ -122,5 +123,6 @@ def _write(model: ActorCritic, folder: Path) -> None:
         policy = copy.deepcopy(policy).merge_and_unload()
     policy.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
+    write_old_names(folder, type(policy.config))
     state = {name: value.detach().cpu().contiguous() for name, value in model.critic.state_dict().items()}
     save_file(state, folder / CRITIC_FILE, metadata={"format": "pt"})

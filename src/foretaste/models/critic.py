@@ -18,6 +18,12 @@ from foretaste.errors import ModelError
 from foretaste.models.value_head import ValueHead
 
 
+def decoder_of(language_model: Any) -> Any:
+    """Return a causal language model without its output layer (Llama 4 names itself there)."""
+    found = language_model.get_decoder()
+    return getattr(language_model, "model", found) if found is language_model else found
+
+
 def decoder_layers(decoder: Any) -> nn.ModuleList:
     """Return the list of layers of a Hugging Face decoder (named differently from family to family)."""
     count = decoder.config.num_hidden_layers
@@ -28,6 +34,33 @@ def decoder_layers(decoder: Any) -> nn.ModuleList:
         f"{type(decoder).__name__} does not keep its {count} layers in one list, so a critic cannot be grown on it. "
         "Use a decoder-only model of the usual shape (Llama, Qwen, Mistral, GPT-2, OLMo ...)."
     )
+
+
+def _last_layers(decoder: Any, count: int) -> Any:
+    """Return a copy of a decoder that has its last layers alone, and no embedding unless it has all layers.
+
+    The layers themselves are copied, not made anew from settings: what a layer does may depend on its number (its
+    window, positions or none, dense or a mixture of experts).
+    """
+    old = decoder_layers(decoder)
+    start = len(old) - count
+    left_out = {id(layer): None for layer in old[:start]}
+    if start:
+        left_out[id(decoder.get_input_embeddings())] = None
+    new = copy.deepcopy(decoder, left_out)
+    new.requires_grad_(True).zero_grad(set_to_none=True)
+    name = next(name for name, child in decoder.named_children() if child is old)
+    kept = nn.ModuleList(layer for layer in getattr(new, name) if layer is not None)
+    setattr(new, name, kept)
+    new.config.num_hidden_layers = count
+    for name, value in vars(new.config).items():
+        if "layer" in name and isinstance(value, list) and len(value) == len(old):
+            setattr(new.config, name, value[start:])
+    for number, layer in enumerate(kept):
+        for module in layer.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.layer_idx = number  # pyright: ignore[reportAttributeAccessIssue]  # its place in a cache
+    return new
 
 
 class Critic(nn.Module):
@@ -46,33 +79,21 @@ class Critic(nn.Module):
         self.reads_tokens = layers == -1 or layers >= depth
         layers = depth if self.reads_tokens else layers
         self.start = depth - layers
-        config = copy.deepcopy(policy_decoder.config)
-        config.num_hidden_layers = layers
-        if getattr(config, "layer_types", None):
-            config.layer_types = list(config.layer_types)[-layers:]
-        parameter = next(policy_decoder.parameters())
-        decoder: Any = type(policy_decoder)(config).to(device=parameter.device, dtype=parameter.dtype)
-        self._copy(policy_decoder, decoder)
+        decoder = _last_layers(policy_decoder, layers)
+        self._embedding_width: int = policy_decoder.get_input_embeddings().weight.shape[1]
         if not self.reads_tokens:
-            decoder.set_input_embeddings(None)
             decoder.register_forward_pre_hook(self._take, with_kwargs=True)
             decoder_layers(decoder)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
         self._given: Tensor | None = None
         self.decoder = decoder.eval()
-        self.head = head.to(parameter.device)
+        self.head = head.to(next(policy_decoder.parameters()).device)
 
-    def _copy(self, source: Any, target: Any) -> None:
-        old, new = decoder_layers(source), decoder_layers(target)
-        for index, layer in enumerate(new):
-            layer.load_state_dict(old[self.start + index].state_dict())
-        source_state = source.state_dict()
-        outside = {name for name, child in target.named_children() if child is not new}
-        rest = {name: value for name, value in source_state.items() if name.split(".")[0] in outside}
-        target.load_state_dict(rest, strict=False)
-
-    def _take(self, _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Keep the hidden states that the decoder is given."""
-        self._given = options["inputs_embeds"]
+    def _take(self, _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Keep the hidden states that the decoder is given; it gets others if its embeddings are of another width."""
+        given = self._given = options["inputs_embeds"]
+        if given.shape[-1] == self._embedding_width:
+            return None
+        return arguments, {**options, "inputs_embeds": given.new_zeros(*given.shape[:-1], self._embedding_width)}
 
     def _enter(self, _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Let the first layer have them as they are.

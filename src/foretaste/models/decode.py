@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from foretaste.models.trunk import _tap
+from foretaste.models.trunk import _tap, accepted
 
 if TYPE_CHECKING:
     from foretaste.models.actor_critic import ActorCritic
@@ -45,8 +45,9 @@ class Decoder(Protocol):
 class PlainDecoder:
     """Any Hugging Face decoder, through its own forward and `DynamicCache`.
 
-    Rows are right-aligned in the cache: row b fills the last n_b of T slots. A pass in which rows grow by
-    different lengths leaves gaps, which are closed afterwards.
+    Rows are right-aligned in the cache: row b fills the last n_b of T slots. New tokens follow at once, and padding
+    comes after them: attention windows, chunks and ALiBi count slots, so that a gap inside a context would be counted
+    as tokens. A pass in which rows grow by different lengths leaves padding at the end, which is moved away afterwards.
     """
 
     def __init__(self, model: ActorCritic) -> None:
@@ -85,26 +86,33 @@ class PlainDecoder:
     @torch.no_grad()
     def extend(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """See `Decoder`."""
+        hidden_BH, seen_BH = self.hidden(tokens)
+        return self.model.logits(hidden_BH), self.model.critic.head.value(self.model.critic.head(seen_BH))
+
+    @torch.no_grad()
+    def hidden(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Do what `extend` does, but return the final hidden states of policy and critic. Shapes: BH, BH."""
         model, device = self.model, self.model.device
-        width = max(map(len, tokens))
+        counts = [len(appended) for appended in tokens]
+        width = max(counts)
         ids_BL = torch.zeros(len(tokens), width, dtype=torch.long)
         new_BL = torch.zeros(len(tokens), width, dtype=torch.long)
         for row, appended in enumerate(tokens):
-            ids_BL[row, width - len(appended) :] = torch.tensor(appended)
-            new_BL[row, width - len(appended) :] = 1
+            ids_BL[row, : len(appended)] = torch.tensor(appended)
+            new_BL[row, : len(appended)] = 1
         ids_BL, new_BL = ids_BL.to(device), new_BL.to(device)
-        positions_BL = (self._mask_BT.sum(-1, keepdim=True) + new_BL.cumsum(-1) - 1).clamp_min(0)
+        positions_BL = self._mask_BT.sum(-1, keepdim=True) + new_BL.cumsum(-1) - 1
         self._mask_BT = torch.cat([self._mask_BT, new_BL], dim=1)
         options = {"attention_mask": self._mask_BT, "position_ids": positions_BL, "use_cache": True}
         depth = None if model.critic.reads_tokens else model.critic.start
         with _tap(model.decoder, depth, False) as tapped:
-            out = model.decoder(input_ids=ids_BL, past_key_values=self._caches[0], **options)
+            out = model.decoder(input_ids=ids_BL, past_key_values=self._caches[0], **accepted(model.decoder, options))
         entering = ids_BL if model.critic.reads_tokens else tapped[0]
-        seen = model.critic(entering, past_key_values=self._caches[1], **options)
-        values_B = model.critic.head.value(model.critic.head(seen.last_hidden_state[:, -1]))
-        if any(len(appended) != width for appended in tokens):
+        seen = model.critic(entering, past_key_values=self._caches[1], **accepted(model.critic.decoder, options))
+        if min(counts) != width:
             self._close_gaps()
-        return model.logits(out.last_hidden_state[:, -1]), values_B
+        rows_B, last_B = torch.arange(len(tokens), device=device), torch.tensor(counts, device=device) - 1
+        return out.last_hidden_state[rows_B, last_B], seen.last_hidden_state[rows_B, last_B]
 
     def _close_gaps(self) -> None:
         """Move each row's slots to the right end, and forget slots that no row uses."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from foretaste.models import decode_kernels, kernels, packed_layers
 from foretaste.models.decode_kernels import rms_norm_rows as rms_norm
 from foretaste.models.fast_cache import Cache
-from foretaste.models.fast_layers import ChainedLayers, Layers, Pass, supported
+from foretaste.models.fast_layers import ChainedLayers, Layers, Pass, why_not
 from foretaste.models.packed_layers import PackedLayers
 
 if TYPE_CHECKING:
@@ -35,13 +35,20 @@ class FastDecoder:
     @staticmethod
     def supports(model: ActorCritic, max_context: int) -> bool:
         """True if policy and critic have a shape that this path computes."""
+        return not FastDecoder.why_not(model, max_context)
+
+    @staticmethod
+    def why_not(model: ActorCritic, max_context: int) -> str:
+        """Return why this path does not compute the model; empty if it does."""
         weight = model.decoder.get_input_embeddings().weight
+        if weight.device.type != "cpu":
+            return f"the quick paths are for processors, not for {weight.device.type}"
         decoders = model.decoder, model.critic.decoder
-        return (
-            kernels.available(weight.dtype, weight.device)
-            and all(supported(decoder, max_context) for decoder in decoders)
-            and _head_size(model.decoder.config) <= decode_kernels.MAX_HEAD_SIZE
-        )
+        reasons = [kernels.why_not(weight.dtype), *(why_not(decoder, max_context) for decoder in decoders)]
+        found = next(filter(None, reasons), "")
+        if not found and _head_size(model.decoder.config) > decode_kernels.MAX_HEAD_SIZE:
+            found = f"its heads are wider than {decode_kernels.MAX_HEAD_SIZE}"
+        return found
 
     def __init__(self, model: ActorCritic) -> None:
         """Copy the weights."""

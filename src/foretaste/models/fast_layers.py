@@ -71,15 +71,23 @@ class Layers(Protocol):
 
 def supported(decoder: Any, max_context: int) -> bool:
     """True for a known decoder class with silu, no attention window within reach, and a fixed rotary scale."""
+    return not why_not(decoder, max_context)
+
+
+def why_not(decoder: Any, max_context: int) -> str:
+    """Return why the quick paths do not compute a decoder; empty if they do."""
     config = decoder.config
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if type(decoder).__name__ not in SHAPES:
+        return f"they know {', '.join(name.removesuffix('Model') for name in SHAPES)} and not {type(decoder).__name__}"
+    if config.hidden_act != "silu":
+        return f"they know silu and not {config.hidden_act}"
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    return (
-        type(decoder).__name__ in SHAPES
-        and config.hidden_act == "silu"
-        and rope in ("default", "linear", "llama3", "yarn")
-        and (window is None or window >= max_context)
-    )
+    if rope not in ("default", "linear", "llama3", "yarn"):
+        return f"they do not know rotary positions of the type {rope}"
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window is not None and window < max_context:
+        return f"its attention window of {window} tokens is shorter than a context of {max_context}"
+    return ""
 
 
 class Matrix:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from foretaste.models import kernels
+from foretaste.models import fast_layers, kernels
 from foretaste.models.critic import decoder_layers
-from foretaste.models.fast_layers import supported
 from foretaste.models.fast_layout import Arrangement, arrange
 from foretaste.models.fast_training_layer import Layout, dense, run_layer
 
@@ -34,11 +33,21 @@ _EVEN_ROWS = 64
 
 def supports(model: ActorCritic, length: int = 1) -> bool:
     """True if policy and critic have a shape that this path computes for sequences of this length."""
+    return not why_not(model, length)
+
+
+def why_not(model: ActorCritic, length: int = 1) -> str:
+    """Return why this path does not compute the model; empty if it does."""
     weight = model.decoder.norm.weight if hasattr(model.decoder, "norm") else None
-    if weight is None or not kernels.available(weight.dtype, weight.device):
-        return False
-    whole = all(parameter.dtype == weight.dtype for parameter in model.decoder.parameters())
-    return whole and all(supported(decoder, length) for decoder in (model.decoder, model.critic.decoder))
+    if weight is None:
+        return fast_layers.why_not(model.decoder, length) or "its decoder has no final norm"
+    if weight.device.type != "cpu":
+        return f"the quick paths are for processors, not for {weight.device.type}"
+    if reason := kernels.why_not(weight.dtype):
+        return reason
+    if any(parameter.dtype != weight.dtype for parameter in model.decoder.parameters()):
+        return "its weights are of several types"
+    return fast_layers.why_not(model.decoder, length) or fast_layers.why_not(model.critic.decoder, length)
 
 
 def run_policy(model: ActorCritic, packed: Packed, *, policy: bool, values: bool) -> tuple[Tensor | None, list[Tensor]]:

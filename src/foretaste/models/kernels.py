@@ -1,8 +1,9 @@
-"""Compiles the C kernels and calls those of training: fused element-wise passes that PyTorch would do in many.
+"""Calls the C kernels of training: fused element-wise passes that PyTorch would do in many.
 
 PyTorch's own element-wise operations on bfloat16 cost as much as the matrix products of a small model. The C
-files are compiled by the system's `cc` when they are first needed (seconds, kept in the cache folder). Without a
-compiler `available` is False and callers take the plain path.
+files are compiled by the system's `cc` when they are first needed (seconds, kept in the cache folder):
+`kernel_building.py`. Without a compiler `available` is False, `why_not` says why, and callers take the plain path.
+`kernel_arguments.py` checks what is handed to C.
 
 Arrays are feature-major (see `kernels_training.c`). The kernels of decoding are in `decode_kernels.py`.
 """
@@ -11,39 +12,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from foretaste.errors import ModelError
+from foretaste.models.kernel_arguments import prepare
+from foretaste.models.kernel_building import TYPES, build
 from foretaste.models.sources import cache_folder
 
-SOURCES = sorted(Path(__file__).parent.glob("kernels*.[ch]"))
-SWITCH = "FORETASTE_KERNELS"
-"""Environment variable; "off" takes the plain path everywhere."""
 COLUMNS = 512
 """As in `kernels.h`."""
-_FLAGS = [
-    "-O3",
-    "-march=native",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fassociative-math",
-    "-fno-signed-zeros",
-    "-freciprocal-math",
-    "-fno-thread-jumps",
-    "-std=gnu11",
-    "-shared",
-    "-fPIC",
-]
-_TYPES = {torch.float32: [], torch.bfloat16: ["-DBF16"]}
+_reasons: dict[torch.dtype, str] = {}
 
 
 @functools.cache
@@ -55,77 +37,41 @@ def matrix_unit() -> bool:
 
 def available(dtype: torch.dtype, device: torch.device) -> bool:
     """True if the kernels can be used for tensors of this type and place."""
-    return device.type == "cpu" and dtype in _TYPES and library(dtype) is not None
+    return device.type == "cpu" and dtype in TYPES and library(dtype) is not None
 
 
 @functools.cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Return the compiled kernels for a type, compiling them if they are not in the cache; None if that fails."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if os.environ.get(SWITCH) == "off" or compiler is None:
-        return None
-    threads = _share_openmp()
-    wide = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
-    flags = [*_FLAGS, *wide, *_TYPES[dtype], *(["-fopenmp"] if threads else [])]
-    key = hashlib.sha256(
-        repr(([file.read_bytes() for file in SOURCES], flags, compiler, _processor())).encode()
-    ).hexdigest()[:16]
-    file = cache_folder() / "kernels" / f"{key}.so"
-    try:
-        if not file.exists():
-            _compile(compiler, flags, file)
-        return ctypes.CDLL(str(file))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    _prepared.clear()
+    built = build(dtype, cache_folder())
+    _reasons[dtype] = built.reason
+    return built.library
 
 
-def _compile(compiler: str, flags: list[str], file: Path) -> None:
-    """Compile into a temporary folder and move the result, so that two processes may do it at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made, library = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
-        whole = "".join(f'#include "{source}"\n' for source in SOURCES if source.suffix == ".c")
-        steps = [flag for flag in flags if flag != "-shared"]
-        command = [compiler, *steps, "-x", "c", "-c", "-", "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, text=True, input=whole)
-        # Linked without its own OpenMP: the symbols of PyTorch's are taken, so that both share one set of threads.
-        subprocess.run([compiler, "-shared", str(made), "-o", str(library), "-lm"], check=True, capture_output=True)
-        os.replace(library, file)
+def why_not(dtype: torch.dtype) -> str:
+    """Return why there are no kernels for a type; empty if there are."""
+    return "" if library(dtype) is not None else _reasons[dtype]
 
 
-def _share_openmp() -> bool:
-    """Make the OpenMP runtime that PyTorch brought visible to the kernels; False if there is none to be found."""
-    for found in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
-        ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
-        return True
-    return False
-
-
-def _processor() -> str:
-    """Name the processor: what is compiled for one may not run on another that shares the home folder."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return "".join(line for line in lines[:40] if line.startswith(("model name", "flags", "Features", "CPU part")))
+_prepared: dict[tuple[str, torch.dtype], Callable[..., Any]] = {}
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
     """Call a kernel: tensors and structures become pointers, ints int64, floats float.
 
     `like` has the type of numbers that it is compiled for.
+
+    Raises: ModelError for an array of another type or place, one that is not contiguous or too short; or if there are
+    no kernels (`why_not`).
     """
-    loaded = library(like.dtype)
-    assert loaded is not None
-    getattr(loaded, name)(*map(_argument, arguments))
-
-
-def _argument(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if isinstance(value, ctypes.Structure):
-        return ctypes.byref(value)
-    return ctypes.c_float(value) if isinstance(value, float) else value if value is None else ctypes.c_int64(value)
+    prepared = _prepared.get((name, like.dtype))
+    if prepared is None:
+        loaded = library(like.dtype)
+        if loaded is None:
+            raise ModelError(f"The kernel {name!r} cannot be called: {why_not(like.dtype)}")
+        prepared = _prepared[name, like.dtype] = prepare(getattr(loaded, name), name, like.dtype)
+    prepared(*arguments)
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

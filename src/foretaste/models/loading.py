@@ -15,6 +15,7 @@ import torch
 from foretaste.config import ModelConfig, from_dict
 from foretaste.errors import ModelError
 from foretaste.models import nano, sources
+from foretaste.models.pretrained import architecture, weight_files
 
 CRITIC_FILE = "critic.safetensors"
 CARD_FILE = "foretaste.json"
@@ -49,26 +50,48 @@ def policy(config: ModelConfig, seed: int) -> tuple[Any, Any, Path | None]:
 
 
 def _from_pretrained(config: ModelConfig, where: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if isinstance(where, Path):
+        weight_files.check_files(where)
+    try:
+        settings = AutoConfig.from_pretrained(where)
+        architecture.check(settings, config.name)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(where)
+    except ModelError:
+        raise
+    except (
+        Exception
+    ) as error:  # hubs, files, tokenizers and packages that a model needs: each has exceptions of its own
+        raise _unloadable(config.name, error) from error
+    model, info = loaded
+    _check_kind(model, config.name)
+    weight_files.check_loaded(info, config.name)
+    return model.eval(), tokenizer
+
+
+def _unloadable(name: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    kind = "is no causal language model that transformers can load" if "AutoModel" in reason else "cannot be loaded"
+    return ModelError(
+        f"Model {name!r} {kind}: {reason}. Accepted: a folder with config.json, safetensors and a "
+        "tokenizer, or the name of such a model on a hub that can be reached from here. Known: foretaste models"
+    )
+
+
+def _check_kind(model: Any, name: str) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    try:
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
-        tokenizer: Any = AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        kind = "is no causal language model that transformers can load" if "AutoModel" in reason else "cannot be loaded"
-        raise ModelError(
-            f"Model {config.name!r} {kind}: {reason}. Accepted: a folder with config.json, safetensors and a "
-            "tokenizer, or the name of such a model on a hub that can be reached from here. Known: foretaste models"
-        ) from error
     masked = model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not model.config.is_decoder
-    if getattr(model.config, "is_encoder_decoder", False) or masked or not model.can_generate():
+    whole = model.can_generate() and model.get_output_embeddings() is not None
+    if getattr(model.config, "is_encoder_decoder", False) or masked or not whole:
         raise ModelError(
-            f"Model {config.name!r} ({type(model).__name__}) is no decoder-only language model. "
+            f"Model {name!r} ({type(model).__name__}) is no decoder-only language model. "
             "Accepted: causal language models such as Llama, Qwen, Mistral, GPT-2."
         )
-    return model.eval(), tokenizer
 
 
 def _quieten() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foretaste.models.seeding import seeded
+
 TOKENIZER_FILE = Path(__file__).with_name("nano_tokenizer.json")
 SPECIAL_TOKENS = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -54,7 +56,6 @@ def policy(seed: int, name: str = "nano") -> Any:
 
 def decoder(seed: int, shape: Shape) -> Any:
     """Return a fresh float32 decoder of any shape, drawn from `seed`: laws of scale need sizes without a name."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     words = tokenizer()
@@ -72,6 +73,5 @@ def decoder(seed: int, shape: Shape) -> Any:
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return LlamaForCausalLM(config).eval()

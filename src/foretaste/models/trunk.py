@@ -9,6 +9,8 @@ Shape letters: B sequences, P prefix tokens, S suffix tokens, H hidden size, N a
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -138,9 +140,25 @@ def _with_prefix(decoder: Any, packed: Packed, prefix: Tensor, suffix: Tensor, k
 
 def _run(decoder: Any, options: dict[str, Any]) -> Tensor | None:
     try:
-        return decoder(**options).last_hidden_state
+        return decoder(**accepted(decoder, options)).last_hidden_state
     except _Enough:
         return None
+
+
+@functools.cache
+def _parameters(kind: type) -> frozenset[str] | None:
+    """Return the names that a decoder's forward takes, or None if it takes any."""
+    parameters = inspect.signature(kind.forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def accepted(decoder: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what of the options a decoder takes: one without positions of its own (ALiBi) takes no `position_ids`."""
+    known = _parameters(type(decoder))
+    without = known is not None and "position_ids" not in known
+    return {name: value for name, value in options.items() if not (without and name == "position_ids")}
 
 
 @contextmanager

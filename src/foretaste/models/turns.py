@@ -30,6 +30,12 @@ OnState = Callable[[Conversation, float], bool]
 OnValue = Callable[[Conversation, float], None]
 
 
+def context_limit(actor_critic: ActorCritic, config: SamplingConfig) -> int:
+    """Return how many tokens a conversation may have: the configured number, or the model's positions if fewer."""
+    limit = getattr(actor_critic.decoder.config, "max_position_embeddings", None)
+    return min(config.max_context, limit or config.max_context)
+
+
 class Engine(ABC):
     """Samples actions, log-probabilities and values from an `ActorCritic`; a `Policy` too."""
 
@@ -37,8 +43,7 @@ class Engine(ABC):
         """Note what is sampled, and how."""
         self.actor_critic = actor_critic
         self.config = config
-        limit = getattr(actor_critic.language_model.config, "max_position_embeddings", None)
-        self.max_context = min(config.max_context, limit or config.max_context)
+        self.max_context = context_limit(actor_critic, config)
         """Tokens at which a conversation is full: the configured number, or fewer if the model has fewer positions."""
 
     @property
@@ -101,6 +106,7 @@ class Engine(ABC):
                     f"1 to {self.max_context - 1} (sampling.max_context = {self.max_context}, an action needs room). "
                     "Show fewer worked examples or raise max_context."
                 )
+            self.actor_critic.check_tokens(conversation.tokens)
             taken.append(conversation)
         return taken
 
@@ -124,5 +130,6 @@ class Engine(ABC):
             return None
         room = self.max_context - len(conversation.tokens)
         observation = list(then.tokens[:room])
+        self.actor_critic.check_tokens(observation)
         conversation.tokens.extend(observation)
         return Next(observation, generate=then.generate and len(then.tokens) < room)

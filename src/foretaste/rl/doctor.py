@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 
 from foretaste.config import TrainConfig
+from foretaste.models.paths import paths_of
 from foretaste.records import EpisodeEnd
 from foretaste.rl import checkup
 from foretaste.rl.batch import make_batch
@@ -48,6 +49,7 @@ def examine(
     """
     yield from _exact(config)
     bench = Bench(probe_config(config, OneChoice), OneChoice)
+    yield Finding("path", None, "; ".join(paths_of(bench.actor_critic, config.sampling).lines()), "")
     if sum(weight.numel() for weight in bench.actor_critic.policy_parameters()) > LARGE:
         yield Finding("learning probes", None, "left out: the model is large", "")
     else:

@@ -27,6 +27,7 @@ from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.engines import make_engine
 from foretaste.models.loading import CARD_FILE
+from foretaste.models.paths import paths_of
 from foretaste.progress import Progress, Silent
 from foretaste.records import Checkpoint, Episode, to_json
 from foretaste.rl import diagnostics
@@ -139,6 +140,10 @@ class _Run:
         self.done = Progressed()
         with self._timed("loading"):
             self.actor_critic = ActorCritic.load(config.model, seed=config.seed)
+        paths = paths_of(self.actor_critic, config.sampling)
+        ledger.append(run, "paths", paths.to_json())
+        for line in paths.lines():
+            progress.note(line)
         self.sampler = make_engine(self.actor_critic, config.sampling)
         self.collector = Collector(config, self.sampler, self.pool)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)
