@@ -1,4 +1,7 @@
-"""The subcommands of `foretaste exam`: papers, looks, compare, reveal, export. Each parses, calls, prints."""
+"""Subcommands of `foretaste exam`: papers, looks, compare, reveal, export. Each parses, calls, prints.
+
+Those about own questions and records of sittings are in `exam_records.py`.
+"""
 
 from __future__ import annotations
 
@@ -274,8 +277,8 @@ def _how(found: Any) -> str:
     return f"{task}{scored}{filtered}; {direction}; {clusters}"
 
 
-def reveal(arguments: list[str]) -> None:
-    """Print the secret of a sitting and the check of its items."""
+def reveal(arguments: list[str]) -> int:
+    """Print the secret of a sitting and the check of its items; 1 if a file behind them has changed since."""
     given = parse(RevealArguments, arguments, command="exam reveal", examples="  foretaste exam reveal latest")
     from foretaste.exams.revealing import reveal as revealed
     from foretaste.ledger import Ledger
@@ -290,8 +293,11 @@ def reveal(arguments: list[str]) -> None:
     print(f"Commitment:  {found.commitment}  (matches)")
     print(f"Items:       {found.matching} of {found.items} seeds follow from secret, paper and look {found.look}")
     print(f"Paper:       {found.paper_file}")
+    if found.changed:
+        print(f"CHANGED:     {found.changed}")
     print("Anybody checks with foretaste.exams.seal.verify_commitment(commitment, secret, text of the paper).")
     print("The secret is retired; the next sitting of this paper makes a new one.")
+    return 1 if found.changed else 0
 
 
 def export(arguments: list[str]) -> None:

@@ -103,6 +103,10 @@ class Dataset(TextEnv):
             raise EnvError(f'{self.path}: a regex item needs a field "example" to be demonstrated')
         return self.item.answer
 
+    def reference(self) -> str:
+        """Return the answer as the file has it, for readers: of a regex its pattern."""
+        return self.item.answer
+
     def worked_examples(self, count: int, level: int) -> list[list[tuple[str, str]]]:
         """Return up to `count` different items of the example split with right replies, in the file's order."""
         self.checked_level(level)

@@ -13,7 +13,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,10 @@ from foretaste.exams.releasing import check_scarce, release_scarce
 from foretaste.exams.results import results
 from foretaste.exams.seal import commitment, item_hash, secret_in
 from foretaste.exams.settings import SitConfig
-from foretaste.exams.sitting_lock import going_on
 from foretaste.exams.verdict import Judge, Verdict
 from foretaste.exams.wording import Pools, Renderer, planned_hashes
 from foretaste.ledger import Ledger
+from foretaste.locks import only_one
 from foretaste.progress import Progress, Silent
 from foretaste.records import Episode, Policy
 
@@ -95,7 +95,7 @@ def sit(
             progress.note(_unfinished(ledger, paper, seat.name))
             values = {"paper": to_dict(paper), "sitting": to_dict(config), "policy": seat.name}
             exam.run = run = ledger.start_run("exam", paper.name, values)
-        with going_on(folder, run):
+        with only_one(folder / run / "sitting.lock", f"The sitting {run}"):
             if resume is not None:
                 _refuse_finished(ledger, run)  # it may have ended while this process was getting ready
             return _held(exam, ledger, run, seat)
@@ -252,6 +252,7 @@ class _Exam:
         hashes = planned_hashes([*plan.items, *plan.public])
         pools = Pools(self.config.examples, hashes)
         total = len(missing)
+        render = Renderer()
         self.progress.phase(f"{self.paper.name}: {self.seat.name}", total)
         started = time.perf_counter()
         sampled = [0, 0]
@@ -262,6 +263,7 @@ class _Exam:
             shown = attempt.asked.hash in self.seen
             shown = shown or (bool(episode.turns) and item_hash(episode.turns[0].observation) in self.seen)
             answer = answer_of(attempt, episode, failure=failure, values=self.seat.values, trained_on=shown)
+            answer = replace(answer, expected=None if attempt.scarce else render.reference(attempt.asked))
             self.ledger.append(self.run, "answer", answer.to_json())
             sampled[0] += answer.prompt_tokens
             sampled[1] += answer.sampled_tokens
