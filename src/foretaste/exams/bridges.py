@@ -112,6 +112,22 @@ def items_of(name: str, ledger: Ledger, runs_folder: Path, *, reader: str) -> tu
     return paper, plan
 
 
+def sitting_with(ledger: Ledger, ids: Sequence[str]) -> str:
+    """Return the latest sitting whose items have these ids (`item_id`), all of them.
+
+    Raises: ConfigError if no sitting in the ledger has them.
+    """
+    for info in reversed(ledger.runs("exam")):
+        for record in ledger.records(info.id, "plan"):
+            plan = Plan.from_json(record.payload)
+            if ids and set(ids) <= {item_id(item.env, item.level, item.seed, item.register) for item in plan.items}:
+                return info.id
+    raise ConfigError(
+        "The ledger holds no sitting with the items of this log, so it cannot be gone on with. Name the folder that "
+        "the log was made with: -T runs_folder=..."
+    )
+
+
 def rendered(items: Sequence[Item], *, examples: int = 2) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return one JSON-ready row an item, with its messages and a flat prompt; and what was left out, and why."""
     pools = Pools(examples, planned_hashes(list(items)))

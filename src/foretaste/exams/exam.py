@@ -135,7 +135,7 @@ class _Exam:
         self.judged = 0
 
     def draw(self, spent: int | None = None) -> None:
-        """Draw the items of the next look, or of look `spent`, so that whatever is wrong with the paper shows before it is spent.
+        """Draw the items of the next look, or of look `spent`: what is wrong with the paper shows before it is spent.
 
         Raises: RunError if no look or no item is left; ConfigError or EnvError for a paper that cannot be drawn.
         """
