@@ -1,4 +1,4 @@
-"""`foretaste exam`: let a policy sit a sealed paper; its subcommands are in `exam_more.py`.
+"""`foretaste exam`: let a policy sit a sealed paper; its subcommands are in `exam_more.py` and `exam_records.py`.
 
 Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 an error that the user can repair, 130 interrupted.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   foretaste exam papers
+  foretaste exam new questions.jsonl
   foretaste exam quick --policy oracle
   foretaste exam quick --policy smollm2-135m
   foretaste exam extract --policy runs/extract-1122-0143-7f3a/checkpoint --samples 4
@@ -34,13 +35,17 @@ EXAMPLES = """\
 USAGE = 3
 """Errors; 1 and 2 are verdicts here."""
 
-SUBCOMMANDS: dict[str, str] = {
-    "papers": "the ready-made papers",
-    "looks": "what was looked at, and what is left",
-    "compare": "is B better than A? paired and clustered; reads logs of Inspect and lm-evaluation-harness too",
-    "reveal": "show a paper's secret and prove that a sitting's items followed from it",
-    "export": "write the items for another harness, with the same grader",
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "papers": ("exam_more:papers", "the ready-made papers"),
+    "new": ("exam_records:new", "make a sealed exam of a file of your own questions"),
+    "list": ("exam_records:sittings", "all sittings with their scores"),
+    "answers": ("exam_records:answers", "every answer of a sitting beside the right one; as CSV or JSON lines too"),
+    "looks": ("exam_more:looks", "what was looked at, and what is left"),
+    "compare": ("exam_more:compare", "is B better than A? reads logs of Inspect and lm-evaluation-harness too"),
+    "reveal": ("exam_more:reveal", "show a paper's secret and prove that a sitting's items followed from it"),
+    "export": ("exam_more:export", "write the items for another harness, with the same grader"),
 }
+"""Name -> (module and function in `foretaste.commands`, what it does)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class ExamArguments:
     Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or no verdict (--items-of), 3 an error that you can repair,
     130 interrupted with Ctrl-C.
     A sealed paper spends one of its looks per sitting; the key of an endpoint is read from OPENAI_API_KEY.
-    Further subcommands: foretaste exam papers | looks | compare | reveal | export.
+    Further subcommands: foretaste exam papers | new | list | answers | looks | compare | reveal | export.
     """
 
     paper: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PAPER]")] = None
@@ -68,8 +73,8 @@ def run(arguments: list[str]) -> int:
     """Sit, or run a subcommand; return the exit code. Errors carry exit code 3."""
     try:
         if arguments and arguments[0] in SUBCOMMANDS:
-            more = importlib.import_module("foretaste.commands.exam_more")
-            return getattr(more, arguments[0])(arguments[1:]) or 0
+            module, _, function = SUBCOMMANDS[arguments[0]][0].partition(":")
+            return getattr(importlib.import_module(f"foretaste.commands.{module}"), function)(arguments[1:]) or 0
         return _sit(parse(ExamArguments, arguments, command="exam", examples=EXAMPLES))
     except ForetasteError as error:
         error.exit_code = USAGE

@@ -1,10 +1,13 @@
-"""The subcommands of `foretaste exam`: papers, looks, compare, reveal, export. Each parses, calls, prints."""
+"""Subcommands of `foretaste exam`: papers, looks, compare, reveal, export. Each parses, calls, prints.
+
+Those about own questions and records of sittings are in `exam_records.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +21,8 @@ RUNS = TrainConfig().runs_folder
 COMPARE_EXAMPLES = """\
   foretaste exam compare quick-1122-0143-7f3a quick-1122-0201-11c9
   foretaste exam compare before.eval after.eval
-  foretaste exam compare old/samples_gsm8k.jsonl new/samples_gsm8k.jsonl --metric exact_match --cluster passage"""
+  foretaste exam compare old/samples_gsm8k.jsonl new/samples_gsm8k.jsonl --metric exact_match,flexible-extract
+  foretaste exam compare old-folder new-folder --metric acc --cluster passage"""
 EXPORT_EXAMPLES = """\
   foretaste exam export practice --format jsonl --output practice.jsonl
   foretaste exam export practice --format lm-eval --output practice-task
@@ -47,7 +51,8 @@ class LooksArguments:
 class CompareArguments:
     """Say whether B is better than A, paired by item and clustered. Exit codes: 0 B is better, 1 A is, 2 undecided.
 
-    A and B are sittings, Inspect logs (.eval, .json) or lm-evaluation-harness samples (.jsonl, or their folder).
+    A and B are sittings, Inspect logs (.eval, .json), lm-evaluation-harness samples (.jsonl), or folders of such logs,
+    which are compared task by task. Only answers to the same questions are compared.
     """
 
     a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
@@ -55,9 +60,15 @@ class CompareArguments:
     b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """The candidate."""
     metric: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Scorer or metric of the logs, where they have several."""
+    """What to compare by where logs have several: SCORER, SCORER.KEY, METRIC or METRIC,FILTER."""
     cluster: Annotated[str | None, tyro.conf.arg(metavar="FIELD")] = None
     """Field of the items that names their cluster, e.g. a passage that questions share."""
+    lower_is_better: bool = False
+    """Less of the metric is better, e.g. a word error rate; needed where the logs do not say."""
+    higher_is_better: bool = False
+    """More of the metric is better; needed where the logs do not say."""
+    despite_differences: bool = False
+    """Compare although task, scorer, filter, scale or questions differ; items of one id are then paired."""
     alpha: float = 0.05
     """Chance of a wrong verdict."""
     json: bool = False
@@ -145,57 +156,129 @@ def compare(arguments: list[str]) -> int:
     given = parse(CompareArguments, arguments, command="exam compare", examples=COMPARE_EXAMPLES)
     if not 0 < given.alpha < 1:
         raise ConfigError(f"--alpha = {given.alpha} cannot be used; accepted: more than 0, less than 1")
+    if given.lower_is_better and given.higher_is_better:
+        raise ConfigError("--lower-is-better and --higher-is-better exclude each other; give one")
     from contextlib import ExitStack
 
     from foretaste.exams.comparing import compare as compared
-    from foretaste.exams.comparing import load
+    from foretaste.exams.comparing import load_tasks
+    from foretaste.exams.comparing_tasks import compare_tasks
+    from foretaste.exams.logs import Log
     from foretaste.ledger import Ledger
 
     with ExitStack() as stack:
         only_files = all(Path(name).exists() for name in (given.a, given.b))
         ledger = None if only_files else stack.enter_context(Ledger.open(given.runs_folder, create=False))
-        a, b = (load(ledger, name, metric=given.metric, cluster=given.cluster) for name in (given.a, given.b))
-    found = compared(a, b, alpha=given.alpha)
-    if given.json:
+        a, b = (load_tasks(ledger, name) for name in (given.a, given.b))
+    settings: dict[str, Any] = {
+        "alpha": given.alpha,
+        "lower_is_better": given.lower_is_better if given.lower_is_better or given.higher_is_better else None,
+        "despite_differences": given.despite_differences,
+    }
+    if isinstance(a, Log) and isinstance(b, Log) and (given.metric or given.cluster):
+        raise ConfigError("--metric and --cluster are for logs: sittings are scored right or wrong, by base item")
+    if not isinstance(a, Log) and not isinstance(b, Log) and max(len(a), len(b)) > 1:
+        table = compare_tasks(a, b, (given.a, given.b), metric=given.metric, cluster=given.cluster, **settings)
+        return _told(table, task_lines(table), as_json=given.json)
+    one, other = (side if isinstance(side, Log) else _only(side, given) for side in (a, b))
+    found = compared(one, other, **settings)
+    return _told(found, comparison_lines(found), as_json=given.json)
+
+
+def _only(logs: Any, given: CompareArguments) -> Any:
+    """Return the scores of the one task of a log that is compared with a sitting, or with another of one task."""
+    if len(logs) > 1:
+        raise ConfigError(f"A log of one task is needed beside a sitting, not of {', '.join(log.task for log in logs)}")
+    return logs[0].scores(metric=given.metric, cluster=given.cluster)
+
+
+def _told(found: Any, lines: list[str], *, as_json: bool) -> int:
+    """Print a comparison; return its exit code."""
+    if as_json:
         json.dump(found.to_json(), sys.stdout, indent=2)
         print()
-        return found.exit_code
-    print("\n".join(comparison_lines(found)))
+    else:
+        print("\n".join(lines))
     return found.exit_code
 
 
 def comparison_lines(found: Any) -> list[str]:
     """Return a comparison as lines, the verdict first."""
     d = found.difference
-    if found.better:
-        first = f"{found.better} is better"
-    elif not found.paired:
-        first = "UNDECIDED"
-    elif found.more_needed is None:
-        equal = "" if d.mean else "equal so far: "
-        first = f"UNDECIDED ({equal}no number of further items can be named)"
-    else:
-        first = f"UNDECIDED (needs {found.more_needed} more items)"
     lines = [
-        first,
+        _verdict(found),
         f"  A  {found.mean_a:.3f}  {found.a}",
         f"  B  {found.mean_b:.3f}  {found.b}",
         f"  B - A  {d.mean:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]  {d.level:.0%} interval",
+        f"  {_how(found)}",
     ]
     if found.paired:
         lines.append(
-            f"  paired on {d.n} scores of {d.clusters} items; A alone ahead on {found.a_only}, B on {found.b_only}; "
-            f"e-value {found.e_value:.3g}"
+            f"  paired on {d.n} scores of {d.clusters} {'clusters' if found.cluster else 'items'}; A alone ahead on "
+            f"{found.a_only}, B on {found.b_only}; e-value {found.e_value:.3g}"
         )
     else:
         lines.append("  other items of the same families: not paired; sit the same items with --items-of to pair them")
     if found.left_out:
         lines.append(f"  left out: {found.left_out} scores that only one has, or that failed")
+    lines += [f"  note: {note}" for note in found.notes]
+    if found.tasks:
+        width = max(len(row.task) for row in found.tasks)
+        lines += ["", f"  {'task':<{width}}  scores      A      B   B - A"]
+        for row in found.tasks:
+            e = row.difference
+            figures = f"{row.n:>6}  {row.mean_a:.3f}  {row.mean_b:.3f}  {e.mean:+.3f}"
+            lines.append(f"  {row.task:<{width}}  {figures}  [{e.low:+.3f}, {e.high:+.3f}]")
     return lines
 
 
-def reveal(arguments: list[str]) -> None:
-    """Print the secret of a sitting and the check of its items."""
+def task_lines(table: Any) -> list[str]:
+    """Return the comparison of several tasks as lines: the verdict, all tasks as one, then a row a task and metric."""
+    if table.together is None:
+        first = f"{table.better} is better" if table.better else "UNDECIDED"
+        lines = [f"{first} (task by task: the tasks have different metrics, so there is no common figure)"]
+    else:
+        lines = comparison_lines(replace(table.together, tasks=()))
+    names = [(row.task, ",".join(filter(None, (row.metric, row.filter)))) for row in table.rows]
+    widths = [max(len(text) for text in column) for column in zip(*names, ("task", "metric"), strict=True)]
+    lines += ["", f"  {'task':<{widths[0]}}  {'metric':<{widths[1]}}  scores      A      B   B - A"]
+    for row, (task, metric) in zip(table.rows, names, strict=True):
+        d = row.difference
+        interval = f"[{d.low:+.3f}, {d.high:+.3f}]"
+        figures = f"{d.n:>6}  {row.mean_a:.3f}  {row.mean_b:.3f}  {d.mean:+.3f}"
+        lines.append(f"  {task:<{widths[0]}}  {metric:<{widths[1]}}  {figures}  {interval}  {_verdict(row)}")
+    lines += [f"  {_how(row)} in {row.task}" for row in table.rows if table.together is None]
+    lines += [f"  note: {note}" for note in dict.fromkeys(note for row in table.rows for note in row.notes)]
+    if table.in_one_alone:
+        lines.append(f"  left out: tasks that only one has: {', '.join(table.in_one_alone)}")
+    return lines
+
+
+def _verdict(found: Any) -> str:
+    if found.better:
+        return f"{found.better} is better"
+    if found.higher_is_better is None:
+        return "NO VERDICT (is more better, or less? --higher-is-better or --lower-is-better says it)"
+    if not found.paired:
+        return "UNDECIDED"
+    if found.more_needed is None:
+        equal = "" if found.difference.mean else "equal so far: "
+        return f"UNDECIDED ({equal}no number of further items can be named)"
+    return f"UNDECIDED (needs {found.more_needed} more items)"
+
+
+def _how(found: Any) -> str:
+    """Say by what the scores were made and grouped, and in which direction they are read."""
+    direction = {True: "more is better", False: "less is better", None: "direction not known"}[found.higher_is_better]
+    task = f"task {found.task}, " if found.task else ""
+    scored = f"scored by {found.metric}" if found.metric else "scored by the exam"
+    filtered = f", filter {found.filter}" if found.filter else ""
+    clusters = f"clustered by the field {found.cluster}" if found.cluster else "clustered by item"
+    return f"{task}{scored}{filtered}; {direction}; {clusters}"
+
+
+def reveal(arguments: list[str]) -> int:
+    """Print the secret of a sitting and the check of its items; 1 if a file behind them has changed since."""
     given = parse(RevealArguments, arguments, command="exam reveal", examples="  foretaste exam reveal latest")
     from foretaste.exams.revealing import reveal as revealed
     from foretaste.ledger import Ledger
@@ -210,8 +293,11 @@ def reveal(arguments: list[str]) -> None:
     print(f"Commitment:  {found.commitment}  (matches)")
     print(f"Items:       {found.matching} of {found.items} seeds follow from secret, paper and look {found.look}")
     print(f"Paper:       {found.paper_file}")
+    if found.changed:
+        print(f"CHANGED:     {found.changed}")
     print("Anybody checks with foretaste.exams.seal.verify_commitment(commitment, secret, text of the paper).")
     print("The secret is retired; the next sitting of this paper makes a new one.")
+    return 1 if found.changed else 0
 
 
 def export(arguments: list[str]) -> None:

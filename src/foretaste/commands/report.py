@@ -32,7 +32,10 @@ class ReportArguments:
 
 
 def run(arguments: list[str]) -> None:
-    """Write the page of the run that the arguments name."""
+    """Write the page of the run that the arguments name.
+
+    Raises: LedgerError after the page of a sitting is written whose ledger was changed; the page says so too.
+    """
     given = parse(ReportArguments, arguments, command="report", examples=EXAMPLES)
     from foretaste.api import write_results
     from foretaste.ledger import Ledger
@@ -41,7 +44,9 @@ def run(arguments: list[str]) -> None:
         wanted = ledger.run(given.run).id
         base = Path("runs") if "://" in given.runs_folder else Path(given.runs_folder)
         page = write_results(ledger, wanted, Path(given.output) if given.output else base / wanted)
-    print(page)
+        print(page)
+        if ledger.run(wanted).kind == "exam":
+            ledger.verify()
     if given.open:
         import webbrowser
 

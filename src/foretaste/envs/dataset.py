@@ -8,7 +8,8 @@ One JSON object a line:
 match in full) or `module:callable`, called with (reply, answer) and returning a score in [0, 1].
 Optional: `level` (whole number from 1), `split` (train, practice, sealed or example), and for
 `regex` and callables `example`: a reply that is right, used as oracle. Without `split` an item's
-place is decided by a hash of its prompt, so the same prompt is never in two splits.
+place is decided by a hash of its prompt, so the same prompt is never in two splits;
+`dataset:FILE.jsonl?default_split=sealed` puts all of those into one.
 """
 
 from __future__ import annotations
@@ -53,10 +54,13 @@ class Dataset(TextEnv):
     listed: ClassVar[bool] = True
     instructions: ClassVar[str] = "Answer the question. Reply with the answer and nothing else."
 
-    def __init__(self, path: str | Path, level: int | None = None) -> None:
-        """Read the file. Raises: EnvError naming the file and line of the first fault."""
+    def __init__(self, path: str | Path, level: int | None = None, default_split: Split | None = None) -> None:
+        """Read the file; `default_split` is where lines without a split belong.
+
+        Raises: EnvError naming the file and line of the first fault.
+        """
         self.path = Path(path)
-        self.items = read_items(self.path)
+        self.items = read_items(self.path, default_split)
         self.graders = {item.grader: _grader(item.grader, self.path) for item in self.items}
         super().__init__(level)
 
@@ -99,6 +103,10 @@ class Dataset(TextEnv):
             raise EnvError(f'{self.path}: a regex item needs a field "example" to be demonstrated')
         return self.item.answer
 
+    def reference(self) -> str:
+        """Return the answer as the file has it, for readers: of a regex its pattern."""
+        return self.item.answer
+
     def worked_examples(self, count: int, level: int) -> list[list[tuple[str, str]]]:
         """Return up to `count` different items of the example split with right replies, in the file's order."""
         self.checked_level(level)
@@ -106,12 +114,16 @@ class Dataset(TextEnv):
         usable = [item for item in shown if item.grader != "regex" or item.example is not None]
         return [[(item.prompt, item.answer if item.example is None else item.example)] for item in usable[:count]]
 
+    def count(self, split: Split, level: int) -> int:
+        """Return how many different questions a split has at a level."""
+        return len({item.prompt for item in self.items if (item.split, item.level) == (split, level)})
+
     def _info(self) -> dict[str, Any]:
         return {"privileged": self.item.answer}
 
 
-def read_items(path: Path) -> list[Item]:
-    """Return the items of a file in order.
+def read_items(path: Path, default_split: Split | None = None) -> list[Item]:
+    """Return the items of a file in order; without `default_split`, a line without a split gets it from its prompt.
 
     Raises: EnvError for a missing or empty file, or naming the line of the first fault.
     """
@@ -121,7 +133,7 @@ def read_items(path: Path) -> list[Item]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise EnvError(f"{path} is not UTF-8 text: {error}") from error
-    items = list(_items(path, lines))
+    items = list(_items(path, lines, default_split))
     if not items:
         raise EnvError(f'{path} holds no items; each line is {{"prompt": "...", "answer": "...", "grader": "exact"}}')
     missing = set(range(1, max(item.level for item in items))) - {item.level for item in items}
@@ -146,7 +158,7 @@ def split_of_prompt(prompt: str) -> Split:
     return next(split for split, end in _SHARES if place < end)
 
 
-def _items(path: Path, lines: list[str]) -> Iterator[Item]:
+def _items(path: Path, lines: list[str], default_split: Split | None) -> Iterator[Item]:
     for count, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -157,10 +169,10 @@ def _items(path: Path, lines: list[str]) -> Iterator[Item]:
             raise EnvError(f"{where} is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise EnvError(f'{where} is {type(values).__name__}; it must be an object with "prompt" and "answer"')
-        yield _item(values, where)
+        yield _item(values, where, default_split)
 
 
-def _item(values: dict[str, Any], where: str) -> Item:
+def _item(values: dict[str, Any], where: str, default_split: Split | None) -> Item:
     strange = [name for name in values if name not in _FIELDS]
     if strange:
         raise EnvError(f"{where}: {unknown('field', strange[0], _FIELDS)}")
@@ -173,7 +185,7 @@ def _item(values: dict[str, Any], where: str) -> Item:
         raise EnvError(f'{where}: "answer" is {answer!r}; it must be a text or a number')
     if example is not None and not isinstance(example, str):
         raise EnvError(f'{where}: "example" is {example!r}; it must be a text')
-    level, split = values.get("level", 1), values.get("split", split_of_prompt(prompt))
+    level, split = values.get("level", 1), values.get("split", default_split or split_of_prompt(prompt))
     if not isinstance(level, int) or isinstance(level, bool) or level < 1:
         raise EnvError(f'{where}: "level" is {level!r}; it must be a whole number from 1')
     if split not in SPLITS:

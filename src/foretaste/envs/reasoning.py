@@ -60,8 +60,9 @@ class Reasoning(TextEnv):
     family: ClassVar[str]
 
     def begin(self) -> tuple[str, dict[str, Any]]:
-        """Generate the item of this seed."""
+        """Generate the item of this seed, or take the one that `keep_item` was given for it."""
         self.dataset, self.item = _generate(self.family, self.level, self.random.getrandbits(61))
+        self.item = _KEPT.get((self.family, self.level, self.seed), self.item)
         self.gold = _reference(self.item)
         return str(self.item["question"]).strip(), self._info()
 
@@ -84,6 +85,14 @@ class Reasoning(TextEnv):
 
     def _info(self) -> dict[str, Any]:
         return {} if self.gold is None else {"privileged": self.gold}
+
+
+_KEPT: dict[tuple[str, int, int], dict[str, Any]] = {}
+
+
+def keep_item(family: str, level: int, seed: int, item: dict[str, Any]) -> None:
+    """Let a seed of a `NOT_REPRODUCIBLE` family give this item in the whole process, as another process drew it."""
+    _KEPT[family, level, seed] = item
 
 
 def families() -> list[str]:

@@ -93,6 +93,8 @@ class Answer:
     turns: tuple[Said, ...] = ()
     sampled_tokens: int = 0
     prompt_tokens: int = 0
+    expected: str | None = None
+    """The reference answer, of items of one turn that have one; for a regex its pattern."""
 
     @property
     def key(self) -> tuple[int, int, bool]:

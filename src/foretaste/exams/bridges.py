@@ -19,7 +19,7 @@ from foretaste.errors import ConfigError
 from foretaste.exams.comparing import item_id
 from foretaste.exams.looks import next_look, spend_look
 from foretaste.exams.paper import Item, Paper, load_paper, paper_from_dict, ready_made, to_toml
-from foretaste.exams.planning import Plan, check_plan, make_plan, seen_in_training
+from foretaste.exams.planning import Plan, asked_at_looks, check_plan, make_plan, seen_in_training
 from foretaste.exams.seal import commitment, item_hash, secret_in
 from foretaste.exams.wording import Pools, planned_hashes
 from foretaste.ledger import Ledger
@@ -98,17 +98,34 @@ def items_of(name: str, ledger: Ledger, runs_folder: Path, *, reader: str) -> tu
         raise ConfigError(f"Paper {paper.name!r} holds scarce families, whose items are not given away")
     expected, secret = next_look(ledger, paper), secret_in(runs_folder / "secrets", paper.name)
     seen = seen_in_training(ledger, runs_folder, paper)
-    plan = make_plan(paper, secret=secret, look=expected, seen=seen, public=False)
+    before = asked_at_looks(ledger, paper)
+    plan = make_plan(paper, secret=secret, look=expected, seen=seen, asked_before=before, public=False)
     check_plan(plan, paper)
     run = ledger.start_run("exam", paper.name, {"paper": to_dict(paper), "sitting": {}, "policy": reader})
     look = spend_look(ledger, run, paper, reader)
     number = look.number if look else 0
     if number != expected:  # somebody else looked meanwhile
-        plan = make_plan(paper, secret=secret, look=number, seen=seen, public=False)
+        plan = make_plan(paper, secret=secret, look=number, seen=seen, asked_before=before, public=False)
     told = {"commitment": commitment(secret, to_toml(paper)), "look": number, "alpha": look.alpha if look else 0.0}
     ledger.append(run, "plan", {**plan.to_json(), **told, "items_of": None, "content_hash": paper.content_hash})
     ledger.append(run, "status", {"status": "finished", "reason": f"items handed to {reader}"})
     return paper, plan
+
+
+def sitting_with(ledger: Ledger, ids: Sequence[str]) -> str:
+    """Return the latest sitting whose items have these ids (`item_id`), all of them.
+
+    Raises: ConfigError if no sitting in the ledger has them.
+    """
+    for info in reversed(ledger.runs("exam")):
+        for record in ledger.records(info.id, "plan"):
+            plan = Plan.from_json(record.payload)
+            if ids and set(ids) <= {item_id(item.env, item.level, item.seed, item.register) for item in plan.items}:
+                return info.id
+    raise ConfigError(
+        "The ledger holds no sitting with the items of this log, so it cannot be gone on with. Name the folder that "
+        "the log was made with: -T runs_folder=..."
+    )
 
 
 def rendered(items: Sequence[Item], *, examples: int = 2) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -13,7 +13,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from foretaste.exams.answers import Answer, Attempt, answer_of
 from foretaste.exams.driving import play
 from foretaste.exams.endpoint import Endpoint
 from foretaste.exams.looks import looks, next_look, spend_look
-from foretaste.exams.paper import Paper, load_paper, paper_from_dict, to_toml
+from foretaste.exams.paper import Paper, check_files, load_paper, paper_from_dict, to_toml
 from foretaste.exams.planning import (
     Plan,
+    asked_at_looks,
     attempts_of,
     check_plan,
     make_plan,
@@ -42,6 +43,7 @@ from foretaste.exams.settings import SitConfig
 from foretaste.exams.verdict import Judge, Verdict
 from foretaste.exams.wording import Pools, Renderer, planned_hashes
 from foretaste.ledger import Ledger
+from foretaste.locks import only_one
 from foretaste.progress import Progress, Silent
 from foretaste.records import Episode, Policy
 
@@ -87,24 +89,34 @@ def sit(
         run = ""
     seat = Seat(policy, policy.name) if policy is not None else take_seat(config.policy, config)
     try:
+        exam = _Exam(run, paper, config, seat, ledger, folder, progress)
         if not run:
+            exam.draw()  # a paper that cannot be drawn is refused before anything is written down
             progress.note(_unfinished(ledger, paper, seat.name))
             values = {"paper": to_dict(paper), "sitting": to_dict(config), "policy": seat.name}
-            run = ledger.start_run("exam", paper.name, values)
-        status = {"status": "started", "provenance": seat.provenance, "checkpoint": seat.checkpoint}
-        ledger.append(run, "status", {**status, "versions": _versions(), "host": platform.platform()})
-        try:
-            return _Exam(run, paper, config, seat, ledger, folder, progress).hold()
-        except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            reason = "stopped by Ctrl-C" if interrupted else f"{type(error).__name__}: {error}"
-            ledger.append(run, "status", {"status": "interrupted" if interrupted else "failed", "error": reason})
-            if isinstance(error, RunError) or not isinstance(error, Exception | KeyboardInterrupt):
-                raise
-            error.add_note(run)  # for whoever tells how to go on
-            raise
+            exam.run = run = ledger.start_run("exam", paper.name, values)
+        with only_one(folder / run / "sitting.lock", f"The sitting {run}"):
+            if resume is not None:
+                _refuse_finished(ledger, run)  # it may have ended while this process was getting ready
+            return _held(exam, ledger, run, seat)
     finally:
         seat.close()
+
+
+def _held(exam: _Exam, ledger: Ledger, run: str, seat: Seat) -> Sitting:
+    """Hold the exam; write down how it began, and how it ended if it did so early."""
+    status = {"status": "started", "provenance": seat.provenance, "checkpoint": seat.checkpoint}
+    ledger.append(run, "status", {**status, "versions": _versions(), "host": platform.platform()})
+    try:
+        return exam.hold()
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        reason = "stopped by Ctrl-C" if interrupted else f"{type(error).__name__}: {error}"
+        ledger.append(run, "status", {"status": "interrupted" if interrupted else "failed", "error": reason})
+        if isinstance(error, RunError) or not isinstance(error, Exception | KeyboardInterrupt):
+            raise
+        error.add_note(run)  # for whoever tells how to go on
+        raise
 
 
 class _Exam:
@@ -117,8 +129,21 @@ class _Exam:
         self.ledger, self.folder, self.progress = ledger, folder, progress
         self.answers: dict[tuple[int, int, bool], Answer] = {}
         self.seen: frozenset[str] = frozenset()
+        self.asked_before: frozenset[str] = frozenset()
+        self.drawn: tuple[int, Plan] | None = None
         self.alpha = paper.alpha
         self.judged = 0
+
+    def draw(self, spent: int | None = None) -> None:
+        """Draw the items of the next look, or of look `spent`: what is wrong with the paper shows before it is spent.
+
+        Raises: RunError if no look or no item is left; ConfigError or EnvError for a paper that cannot be drawn.
+        """
+        number = next_look(self.ledger, self.paper) if spent is None else spent
+        self.progress.phase("drawing items", None)
+        self.asked_before = asked_at_looks(self.ledger, self.paper)
+        self.seen = seen_in_training(self.ledger, self.folder, self.paper)
+        self.drawn = number, self._drawn(number)
 
     def hold(self) -> Sitting:
         """Hold the exam from wherever it stands."""
@@ -145,14 +170,16 @@ class _Exam:
         spent = [look for name, look in looks(self.ledger, self.paper.name) if look.run == self.run]
         if spent and spent[0].alpha <= 0:
             raise RunError(f"Sitting {self.run} took a look that was over the paper's budget; it cannot go on")
-        number = spent[0].number if spent else next_look(self.ledger, self.paper)
-        self.progress.phase("drawing items", None)
-        self.seen = seen_in_training(self.ledger, self.folder, self.paper)
         begun = self.ledger.records(self.run, "plan")
         if begun:
+            check_files(self.paper)
             self.alpha = spent[0].alpha if spent else self.paper.alpha
+            self.seen = seen_in_training(self.ledger, self.folder, self.paper)
             return Plan.from_json(begun[-1].payload)
-        plan = self._drawn(number)
+        if self.drawn is None:  # it ended before its plan was written
+            self.draw(spent[0].number if spent else None)
+        assert self.drawn is not None
+        number, plan = self.drawn
         look = spent[0] if spent else spend_look(self.ledger, self.run, self.paper, self.seat.name)
         if look and look.number != number:  # somebody else looked meanwhile
             plan, number = self._drawn(look.number), look.number
@@ -166,7 +193,9 @@ class _Exam:
         for line in shortfall_lines(plan):
             self.progress.note(line)
         told = {"commitment": shown, "look": number, "alpha": self.alpha, "items_of": self.config.items_of}
-        self.ledger.append(self.run, "plan", {**plan.to_json(), **told, "content_hash": self.paper.content_hash})
+        files = {family.env: family.sha256 for family in self.paper.families if family.sha256}
+        told |= {"content_hash": self.paper.content_hash, "files": files}
+        self.ledger.append(self.run, "plan", {**plan.to_json(), **told})
         return plan
 
     def _secret(self) -> str:
@@ -178,7 +207,12 @@ class _Exam:
         Raises: RunError if there are none, or scarce ones are not those of earlier looks.
         """
         plan = self._items_of() or make_plan(
-            self.paper, secret=self._secret(), look=look, seen=self.seen, public=self.config.public
+            self.paper,
+            secret=self._secret(),
+            look=look,
+            seen=self.seen,
+            asked_before=self.asked_before,
+            public=self.config.public,
         )
         check_plan(plan, self.paper)
         check_scarce(self.ledger, self.paper, plan)
@@ -192,6 +226,13 @@ class _Exam:
         if other.kind != "exam" or not plans:
             raise ConfigError(f"{other.id} is no sitting with items; see the sittings: foretaste runs --kind exam")
         if plans[-1].payload["content_hash"] != self.paper.content_hash:
+            files = plans[-1].payload.get("files") or {}
+            for family in self.paper.families:
+                if files.get(family.env, family.sha256) != family.sha256:
+                    raise ConfigError(
+                        f"The file of {family.env} has changed since {other.id} asked its items; put the old file back "
+                        "to compare on them, or leave --items-of out"
+                    )
             raise ConfigError(f"{other.id} sat another paper than {self.paper.name!r}; name the paper that it sat")
         plan = Plan.from_json(plans[-1].payload)
         render = Renderer()  # the plan may be of a version that named items by their texts alone
@@ -211,6 +252,7 @@ class _Exam:
         hashes = planned_hashes([*plan.items, *plan.public])
         pools = Pools(self.config.examples, hashes)
         total = len(missing)
+        render = Renderer()
         self.progress.phase(f"{self.paper.name}: {self.seat.name}", total)
         started = time.perf_counter()
         sampled = [0, 0]
@@ -221,6 +263,7 @@ class _Exam:
             shown = attempt.asked.hash in self.seen
             shown = shown or (bool(episode.turns) and item_hash(episode.turns[0].observation) in self.seen)
             answer = answer_of(attempt, episode, failure=failure, values=self.seat.values, trained_on=shown)
+            answer = replace(answer, expected=None if attempt.scarce else render.reference(attempt.asked))
             self.ledger.append(self.run, "answer", answer.to_json())
             sampled[0] += answer.prompt_tokens
             sampled[1] += answer.sampled_tokens
@@ -339,12 +382,16 @@ def _resumed(ledger: Ledger, wanted: str, policy: Policy | None) -> tuple[str, P
         info = ledger.run(wanted)
     if info.kind != "exam":
         raise ConfigError(f"{info.id} is a {info.kind} run, not a sitting. See: foretaste runs --kind exam")
-    if info.status == "finished":
-        raise ConfigError(f"The sitting {info.id} is finished. Its page: foretaste report {info.id}")
+    _refuse_finished(ledger, info.id)
     config = from_dict(SitConfig, info.config["sitting"], where=info.id)
     if policy is None:
         check_spec(config.policy)
     return info.id, paper_from_dict(info.config["paper"]), config
+
+
+def _refuse_finished(ledger: Ledger, run: str) -> None:
+    if ledger.run(run).status == "finished":
+        raise ConfigError(f"The sitting {run} is finished. Its page: foretaste report {run}")
 
 
 def _unfinished(ledger: Ledger, paper: Paper, policy: str) -> str:

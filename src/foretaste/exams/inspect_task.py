@@ -1,8 +1,9 @@
 """An exam as an Inspect task: `inspect eval foretaste/exam -T paper=practice --model ...` (extra `[inspect]`).
 
 Every item is played in its environment, over as many turns as it takes, and marked as a sitting marks
-it, so the scores are those of `foretaste exam`. Sealed papers spend a look. Compare the logs, paired
-and clustered, with `foretaste exam compare A.eval B.eval`.
+it, so the scores are those of `foretaste exam`. Sealed papers spend a look; `inspect eval-retry LOG` asks the
+log's own items again and spends none. Compare the logs, paired and clustered, with
+`foretaste exam compare A.eval B.eval`.
 """
 
 # pyright: reportMissingImports=false
@@ -10,6 +11,7 @@ and clustered, with `foretaste exam compare A.eval B.eval`.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from inspect_ai.scorer import CORRECT, INCORRECT, Score, Target, accuracy, score
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from foretaste.exams.answers import Mark, mark_of
-from foretaste.exams.bridges import items_of
+from foretaste.exams.bridges import items_of, sitting_with
 from foretaste.exams.comparing import item_id
 from foretaste.exams.paper import Item
 from foretaste.exams.wording import Pools, planned_hashes
@@ -35,7 +37,9 @@ def exam(
 ) -> Task:
     """Return the task of a paper (a name or TOML file) or of an earlier sitting's items (its id)."""
     with Ledger.open(runs_folder) as ledger:
-        _, plan = items_of(paper, ledger, Path(runs_folder), reader="inspect")
+        retried = _retried_items()
+        wanted = paper if retried is None else sitting_with(ledger, retried)
+        _, plan = items_of(wanted, ledger, Path(runs_folder), reader="inspect")
     pools = Pools(examples, planned_hashes(plan.items))
     return Task(
         dataset=MemoryDataset([_sample(item) for item in plan.items], name=paper),
@@ -45,6 +49,21 @@ def exam(
         fail_on_error=False,  # an item that fails is data, and left out of the accuracy
         name=f"foretaste_exam_{Path(paper).stem}",
     )
+
+
+def _retried_items() -> list[str] | None:
+    """Return the sample ids of the log that `inspect eval-retry` is about to go on with; None in a new evaluation.
+
+    Inspect makes a retried task anew from its arguments and does not tell it of the log, which is found among its
+    callers' variables. Where a version of Inspect keeps it elsewhere, a retry counts as a new evaluation.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        for value in frame.f_locals.values():
+            if type(value).__name__ == "PreviousTask":  # of a private module of Inspect, so not imported
+                return [str(name) for name in value.log.eval.dataset.sample_ids or []]
+        frame = frame.f_back
+    return None
 
 
 def _sample(item: Item) -> Sample:

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from foretaste.config import from_dict, load_recipe, to_dict
 from foretaste.envs import registry
+from foretaste.envs.parameters import split_id
 from foretaste.errors import ConfigError, EnvError, unknown
 from foretaste.exams.seal import item_hash, item_seed
 from foretaste.registers import REGISTERS
@@ -40,6 +41,8 @@ class Family:
     release: Literal["fresh", "ladder", "thresholdout"] = "fresh"
     """`fresh`: other items at every look. `ladder`, `thresholdout`: the same items at every look, for
     scarce families, and the score is released through that mechanism (`scarce.py`)."""
+    sha256: str = ""
+    """Of the file behind a `dataset:` family; filled in when the paper is read, and kept as it is where it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Paper:
     @property
     def content_hash(self) -> str:
         """SHA-256 of everything but the name and description; equal questions have equal hashes."""
-        values = {key: value for key, value in to_dict(self).items() if key not in ("name", "description")}
+        values = {key: value for key, value in _plain(self).items() if key not in ("name", "description")}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -141,17 +144,50 @@ def to_toml(paper: Paper) -> str:
             for key, value in values.items()
         ]
 
-    values = to_dict(paper)
+    values = _plain(paper)
     families = values.pop("families")
     blocks = [lines(values), *(["", "[[families]]", *lines(family)] for family in families)]
     return "\n".join(line for block in blocks for line in block) + "\n"
 
 
-def resolve(paper: Paper) -> Paper:
-    """Return the paper with every pattern replaced by the environments it matches, in sorted order.
+def _plain(paper: Paper) -> dict[str, Any]:
+    """Return the paper as plain values; families without a file have no word of one, as before files were hashed."""
+    values = to_dict(paper)
+    for family in values["families"]:
+        if not family["sha256"]:
+            del family["sha256"]
+    return values
 
-    Raises: ConfigError for a pattern that matches nothing, or a register that neither the environment
-    nor the general list has.
+
+def dataset_file(env: str) -> Path | None:
+    """Return the file behind a `dataset:` environment, None for any other."""
+    name = split_id(env)[0]
+    return Path(name.removeprefix("dataset:")) if name.startswith("dataset:") else None
+
+
+def check_files(paper: Paper) -> None:
+    """Refuse a paper whose files are no longer those that it names.
+
+    Raises: ConfigError naming the file and both hashes.
+    """
+    for family in paper.families:
+        file = dataset_file(family.env)
+        if file is None or not family.sha256:
+            continue
+        now = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "no file"
+        if now != family.sha256:
+            raise ConfigError(
+                f"{file} has changed since paper {paper.name!r} was made of it (SHA-256 {family.sha256[:12]}..., now "
+                f"{now[:12]}...): the two are different exams. Put the old file back, or make a new paper of the new "
+                f"one: foretaste exam new {file}"
+            )
+
+
+def resolve(paper: Paper) -> Paper:
+    """Return the paper with every pattern replaced by the environments it matches, in sorted order, and files hashed.
+
+    Raises: ConfigError for a pattern that matches nothing, a register that neither the environment
+    nor the general list has, or a file that has changed since the paper was made.
     """
     families: list[Family] = []
     for family in paper.families:
@@ -167,7 +203,16 @@ def resolve(paper: Paper) -> Paper:
             families.append(family)
     for family in families:
         _check_registers(family, paper.name)
-    return replace(paper, families=tuple(families))
+    found = replace(paper, families=tuple(_hashed(family) for family in families))
+    check_files(found)
+    return found
+
+
+def _hashed(family: Family) -> Family:
+    file = dataset_file(family.env)
+    if family.sha256 or file is None or not file.is_file():
+        return family
+    return replace(family, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def expand(
@@ -177,6 +222,7 @@ def expand(
     look: int = 0,
     render: Callable[[str, int, int], str] | None = None,
     seen: Collection[str] = frozenset(),
+    asked_before: Collection[str] = frozenset(),
 ) -> Expansion:
     """Return the items of one look at a paper.
 
@@ -186,6 +232,7 @@ def expand(
         render: (env, level, seed) -> what makes an item the one it is. With it, items in `seen` and those
             that repeat within the paper are passed over for the next.
         seen: item hashes (`seal.item_hash`) of what was trained on.
+        asked_before: those of earlier looks. A family with a file of its own items passes them over.
 
     Raises: ConfigError for a sealed paper without a secret, or a public one with one.
     """
@@ -198,15 +245,19 @@ def expand(
     asked: set[str] = set(seen)
     for family in paper.families:
         fresh = look if paper.sealed and family.release == "fresh" else 0
+        listed = dataset_file(family.env) is not None
+        old = asked_before if listed and family.release == "fresh" else ()
+        split = "sealed" if paper.sealed else "practice"
         for level in family.levels:
             found = index = 0
             met: set[str | None] = set()
-            while found < family.items and index < family.items * (_TRIES_PER_ITEM if render else 1):
-                split = "sealed" if paper.sealed else "practice"
+            size = registry.make(family.env, level=level).unwrapped.count(split, level) if listed else 0
+            tries = max(family.items, size) * (_TRIES_PER_ITEM if render else 1)
+            while found < family.items and index < tries and not (listed and render and len(met) == size > 0):
                 seed = item_seed(secret, family.env, level, index, look=fresh, split=split)
                 mark = item_hash(render(family.env, level, seed)) if render else None
                 met.add(mark)
-                if mark is None or mark not in asked:
+                if mark is None or (mark not in asked and mark not in old):
                     cluster = f"{family.env}:{level}:{index}"
                     items += [Item(family.env, level, name, seed, cluster, mark) for name in family.registers]
                     found += 1

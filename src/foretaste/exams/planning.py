@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.config import TrainConfig, from_dict
+from foretaste.envs.registry import make
 from foretaste.errors import ConfigError, ForetasteError, RunError
 from foretaste.exams.answers import Attempt
-from foretaste.exams.paper import Item, Paper, expand
+from foretaste.exams.kept_items import KeptItem, keep, restore
+from foretaste.exams.paper import Family, Item, Paper, dataset_file, expand
 from foretaste.exams.seal import item_hash, trained_on
 from foretaste.exams.wording import Renderer
 from foretaste.ledger import Ledger
@@ -37,6 +39,10 @@ class Plan:
     """Base items passed over because training had shown them, or because they repeat."""
     different: dict[str, int] = field(default_factory=dict)
     """"env:level" of the shortfalls -> different items that the family has, as far as was drawn."""
+    repeated: int = 0
+    """Base items that an earlier look asked too, since the family has so few."""
+    kept: tuple[KeptItem, ...] = ()
+    """Items that another process would draw otherwise from the same seeds."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the ledger."""
@@ -46,6 +52,8 @@ class Plan:
             "shortfalls": self.shortfalls,
             "replaced": self.replaced,
             "different": self.different,
+            "repeated": self.repeated,
+            "kept": [list(item) for item in self.kept],
         }
 
     @classmethod
@@ -53,35 +61,76 @@ class Plan:
         """Read what `to_json` wrote."""
         items, public = ([Item(*row) for row in values[name]] for name in ("items", "public"))
         different = dict(values.get("different") or {})
-        return cls(items, public, dict(values["shortfalls"]), int(values["replaced"]), different)
+        kept = tuple(KeptItem(*row) for row in values.get("kept") or ())
+        repeated = int(values.get("repeated") or 0)
+        restore(kept)  # so that whoever plays these items plays these, and not what this process would draw
+        return cls(items, public, dict(values["shortfalls"]), int(values["replaced"]), different, repeated, kept)
 
 
 def make_plan(
-    paper: Paper, *, secret: str = "", look: int = 0, seen: Collection[str] = frozenset(), public: bool = True
+    paper: Paper,
+    *,
+    secret: str = "",
+    look: int = 0,
+    seen: Collection[str] = frozenset(),
+    asked_before: Collection[str] = frozenset(),
+    public: bool = True,
 ) -> Plan:
-    """Return the plan of one look at a paper; `public=False` leaves out the twin where no mechanism needs it."""
+    """Return the plan of one look at a paper; `public=False` leaves out the twin where no mechanism needs it.
+
+    `seen` are the hashes of items that training has shown, `asked_before` those of earlier looks (`asked_at_looks`).
+    """
     render = Renderer()
-    drawn = expand(paper, secret=secret, look=look, render=render, seen=seen)
+    drawn = expand(paper, secret=secret, look=look, render=render, seen=seen, asked_before=asked_before)
     ranks = {item.cluster: keyed_seed(secret or paper.content_hash, look, item.cluster) for item in drawn.items}
     items = sorted(drawn.items, key=lambda item: ranks[item.cluster])  # stable: wordings of an item stay together
     twin: list[Item] = []
     if paper.sealed:
         families = []
         for family in paper.families:
-            if public or family.release == "thresholdout":
+            if family.release == "thresholdout" or (public and _has_public_items(family)):
                 one = "plain" if "plain" in family.registers else family.registers[0]
                 wordings = family.registers if family.release == "thresholdout" else (one,)
                 families.append(replace(family, registers=wordings, release="fresh"))
         if families:
             open_paper = replace(paper, sealed=False, families=tuple(families), looks=0)
             twin = expand(open_paper, render=render).items
-    return Plan(items, twin, drawn.shortfalls, _passed_over(items), drawn.different)
+    fresh = {family.env for family in paper.families if family.release == "fresh"}
+    again = {item.cluster for item in items if item.env in fresh and item.hash in asked_before}
+    kept = keep((i.env, i.level, i.seed) for i in (*items, *twin) if i.env in fresh)  # of scarce ones no text is kept
+    return Plan(items, twin, drawn.shortfalls, _passed_over(items), drawn.different, len(again), kept)
+
+
+def asked_at_looks(ledger: Ledger, paper: Paper) -> frozenset[str]:
+    """Return the hashes of the items that earlier sittings asked of the families of a sealed paper.
+
+    Items of a person's own file count whatever the paper was called that asked them.
+    """
+    if not paper.sealed:
+        return frozenset()
+    names = {family.env for family in paper.families}
+    return frozenset(
+        str(row[5])
+        for info in ledger.runs("exam")
+        for record in ledger.records(info.id, "plan")
+        for row in record.payload["items"]
+        if len(row) > 5 and row[5] and (row[0] in names or dataset_file(row[0]) is not None)
+    )
+
+
+def _has_public_items(family: Family) -> bool:
+    """Return whether there is anything to ask in public: a file may hold sealed items alone."""
+    if dataset_file(family.env) is None:
+        return True
+    return all(make(family.env, level=level).unwrapped.count("practice", level) for level in family.levels)
 
 
 def shortfall_lines(plan: Plan) -> list[str]:
     """Say of each family that has too few items how many it has, and how many are asked."""
     asked = Counter(stem for stem, _, _ in (cluster.rpartition(":") for cluster in {i.cluster for i in plan.items}))
     lines = []
+    if plan.repeated:
+        lines.append(f"{plan.repeated} items were asked at an earlier look too: their families have no others")
     for name, missing in plan.shortfalls.items():
         met, count = plan.different.get(name), asked[name]
         known = "" if met is None else f" has {met} different item{'' if met == 1 else 's'}"
@@ -96,9 +145,17 @@ def check_plan(plan: Plan, paper: Paper) -> None:
     Raises: RunError.
     """
     if not plan.items:
+        files = [str(file) for family in paper.families if (file := dataset_file(family.env)) is not None]
+        advice = "Sit a paper with other levels or families: foretaste exam papers prints one to be changed"
+        if files:
+            advice = (
+                f"Add questions to {', '.join(files)} and make a new paper (foretaste exam new FILE), compare policies "
+                "on questions already asked (--items-of SITTING), or make a public paper, which asks the same ones at "
+                "every sitting (foretaste exam new FILE --public)"
+            )
         raise RunError(
             f"Paper {paper.name!r} has no item left to ask: {'; '.join(shortfall_lines(plan))}. No look was spent. "
-            f"Sit a paper with other levels or families: foretaste exam papers {paper.name} prints one to be changed"
+            f"{advice}"
         )
 
 

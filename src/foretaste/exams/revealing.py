@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from foretaste.errors import ConfigError, LedgerError
-from foretaste.exams.paper import paper_from_dict, to_toml
+from foretaste.exams.paper import check_files, paper_from_dict, to_toml
 from foretaste.exams.planning import Plan
 from foretaste.exams.seal import item_seed, retire_secret, secrets_known, verify_commitment
 from foretaste.ledger import Ledger
@@ -23,6 +23,8 @@ class Revealed(NamedTuple):
     """Items whose seed is the keyed hash of (secret, family, level, look, number)."""
     paper_file: Path
     """The exact text that was committed to."""
+    changed: str
+    """Why a file that the paper names is no longer the one that was committed to; "" if none has changed."""
 
 
 def reveal(ledger: Ledger, sitting: str, runs_folder: Path) -> Revealed:
@@ -59,6 +61,11 @@ def reveal(ledger: Ledger, sitting: str, runs_folder: Path) -> Revealed:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "paper.toml"
     file.write_text(text, encoding="utf-8")
+    try:
+        check_files(paper)
+        changed = ""
+    except ConfigError as error:
+        changed = str(error)
     retire_secret(runs_folder / "secrets", paper.name, secret)
     ledger.append(info.id, "reveal", {"secret": secret, "commitment": shown, "matching": matching})
-    return Revealed(secret, shown, told["look"], len(plan.items), matching, file)
+    return Revealed(secret, shown, told["look"], len(plan.items), matching, file, changed)

@@ -13,7 +13,7 @@ import gymnasium
 from foretaste.config import EnvConfig
 from foretaste.envs.base import TextEnv
 from foretaste.envs.plain import PlainTextEnv
-from foretaste.envs.registry import identity_of, make
+from foretaste.envs.registry import identity_of, make, max_turns_of
 from foretaste.envs.reworded import Reworded
 from foretaste.errors import ForetasteError
 from foretaste.exams.paper import Item
@@ -103,6 +103,23 @@ class Renderer:
         if register == "plain" and observation != shown:
             return plain
         return plain | {item_hash(observation)} if own is None else {item_hash(own)}
+
+    def reference(self, item: Item) -> str | None:
+        """Return the reference answer of an item of one turn, for readers; None where there is none.
+
+        An item that is drawn otherwise here than when it was planned has none either.
+        """
+        try:
+            place = self._env(item.env, item.level)
+            if max_turns_of(place) != 1:
+                return None
+            observation, own = self._reset(item.env, item.level, item.seed)
+            if item.hash not in (None, item_hash(observation if own is None else own)):
+                return None
+            base = place.unwrapped
+            return str(base.reference() if hasattr(base, "reference") else base.oracle())
+        except Exception:  # no oracle, or anybody's code
+            return None
 
     def _env(self, env: str, level: int) -> Any:
         if (env, level) not in self._envs:

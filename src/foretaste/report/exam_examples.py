@@ -10,6 +10,10 @@ from foretaste.report.exam_gather import ExamData
 
 LONGEST_TEXT = 1_200
 """Characters of one text in an example."""
+LONGEST_CELL = 200
+"""Characters of one text in the table of all answers."""
+MOST_ROWS = 300
+"""Answers in that table."""
 
 
 def ping_pong(data: ExamData, most: int = 6) -> dict[str, Any] | None:
@@ -83,6 +87,22 @@ def examples(data: ExamData, most: int = 8) -> list[dict[str, Any]]:
     ]
 
 
+def answers(data: ExamData) -> dict[str, Any]:
+    """Return the answers that count as a table, those that are not right first: question, reply, right answer, mark."""
+    ranked = sorted(data.main, key=lambda a: (a["mark"] == "right", a["item"]))
+    rows = []
+    for answer in ranked[:MOST_ROWS]:
+        first, last = (answer["turns"] or [None])[0], (answer["turns"] or [None])[-1]
+        texts = (
+            first["observation"] if first else "",
+            answer["error"] or (last["action"] if last else ""),
+            answer.get("expected") or "",
+        )
+        place = f"{answer['env']}, level {answer['level']}"
+        rows.append((place, answer["register"], *(_cut(text, LONGEST_CELL) for text in texts), answer["mark"]))
+    return {"rows": rows, "total": len(ranked)}
+
+
 def _varied(groups: list[tuple[str, list[dict[str, Any]]]], count: int) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return up to `count` groups, one environment after another."""
     chosen: list[tuple[str, list[dict[str, Any]]]] = []
@@ -108,6 +128,8 @@ def _side(answer: dict[str, Any]) -> dict[str, Any]:
         said += [("asked", _short(turn["observation"])), ("replied", _short(turn["action"]))]
     if answer["error"]:
         said.append(("note", str(answer["error"])))
+    elif answer["mark"] != "right" and answer.get("expected"):
+        said.append(("right answer", _short(answer["expected"])))
     value = turns[0]["value"] if turns else None
     return {
         "register": answer["register"],
@@ -118,4 +140,8 @@ def _side(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ... ({len(text) - LONGEST_TEXT} more)"
+    return _cut(text, LONGEST_TEXT)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} ... ({len(text) - most} more)"

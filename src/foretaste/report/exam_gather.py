@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from foretaste.errors import LedgerError
 from foretaste.ledger import Ledger, RunInfo
 from foretaste.report.words import number
 
@@ -25,6 +26,8 @@ class ExamData:
     looks: tuple[dict[str, Any], ...]
     """Every look at this paper: number, policy, run, created."""
     statuses: tuple[dict[str, Any], ...]
+    tampered: str = ""
+    """What is wrong with the ledger's hash chain; "" if it is intact."""
 
     @property
     def policy(self) -> str:
@@ -59,6 +62,11 @@ def gather_exam(ledger: Ledger, run_id: str) -> ExamData:
         read, sampled = usage.get("prompt_tokens", 0.0), usage.get("completion_tokens", 0.0)
         cost = (read * (prices[0] or 0.0) + sampled * (prices[1] or 0.0)) / 1e6
     latest = {kind: payloads[-1] for kind, payloads in by_kind.items()}
+    try:
+        ledger.verify()
+        tampered = ""
+    except LedgerError as error:
+        tampered = str(error)
     return ExamData(
         info=info,
         paper=info.config.get("paper") or {},
@@ -70,6 +78,7 @@ def gather_exam(ledger: Ledger, run_id: str) -> ExamData:
         cost=cost,
         looks=tuple(_looks(ledger, info.name)),
         statuses=tuple(by_kind.get("status", ())),
+        tampered=tampered,
     )
 
 

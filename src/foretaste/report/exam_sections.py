@@ -23,6 +23,11 @@ FAILURES: tuple[tuple[str, str], ...] = (
 def headline(data: ExamData) -> tuple[str, str]:
     """Return the verdict in one line, and what it rests on."""
     verdict = data.verdict
+    if data.tampered:
+        return (
+            f"NOT TO BE TRUSTED: {data.policy} on {data.info.name}",
+            f"The ledger was changed after it was written, so no figure of this page proves anything. {data.tampered}",
+        )
     if not verdict:
         return f"{data.policy} on {data.info.name}: no verdict yet", "The sitting has not finished."
     outcome = verdict["outcome"]
@@ -237,6 +242,8 @@ def provenance(data: ExamData) -> list[tuple[str, str]]:
         ("Machine", str(started.get("host", ""))),
         ("Seconds", words.duration(data.usage.get("seconds"))),
         ("This page again", f"foretaste report {data.info.id}"),
+        ("All answers as a file", f"foretaste exam answers {data.info.id} --csv answers.csv"),
+        *((f"SHA-256 of {env}", str(value)) for env, value in (data.plan.get("files") or {}).items()),
     ]
     short, different = (data.plan.get(name) or {} for name in ("shortfalls", "different"))
     if short:
