@@ -21,6 +21,12 @@ _FRACTION = re.compile(r"[+-]?\d{1,50}/\d{1,50}", re.ASCII)
 _LONGEST_NUMBER = 60
 
 
+_THOUGHTS = "think|thinking|thought|thoughts|reasoning"
+_THOUGHT_BLOCK = re.compile(rf"\s*(?:<({_THOUGHTS})>.*?</\1>|\[THINK\].*?\[/THINK\])", re.DOTALL | re.IGNORECASE)
+_OPEN_THOUGHT = re.compile(rf"\s*(?:<(?:{_THOUGHTS})>|\[THINK\])", re.IGNORECASE)
+_CLOSED_THOUGHT = re.compile(rf"</(?:{_THOUGHTS})>|\[/THINK\]", re.IGNORECASE)
+
+
 class Grade(NamedTuple):
     """What a reply earns."""
 
@@ -29,12 +35,30 @@ class Grade(NamedTuple):
     """What failed in the grader, in one line; the score means nothing then."""
 
 
+def without_thoughts(reply: str) -> str:
+    """Return a reply without the thinking that models write before it; a reply without any is returned as it is.
+
+    Thinking is a block <think>...</think> (or a tag of a like name) at the beginning. Where a template has opened it,
+    the reply holds the end alone: everything up to the last one is left out. A block that is never closed leaves
+    nothing.
+    """
+    rest = reply
+    while block := _THOUGHT_BLOCK.match(rest):
+        rest = rest[block.end() :]
+    if _OPEN_THOUGHT.match(rest):
+        return ""
+    ends = list(_CLOSED_THOUGHT.finditer(rest))
+    rest = rest[ends[-1].end() :] if ends else rest
+    return reply if rest == reply else rest.lstrip()
+
+
 def one_answer(reply: str) -> str | None:
-    """Return the one answer of a reply, or None if it has none or several.
+    """Return the one answer of a reply, or None if it has none or several. Thoughts before it are left out.
 
     The answer is what stands between <answer> and </answer> at the end of the reply, thoughts
     before it allowed; without these tags it is the whole reply, blanks around it dropped.
     """
+    reply = without_thoughts(reply)
     if _OPEN not in reply and _CLOSE not in reply:
         return reply.strip() or None
     if reply.count(_OPEN) != 1 or reply.count(_CLOSE) != 1:
@@ -45,8 +69,11 @@ def one_answer(reply: str) -> str | None:
 
 
 def number(text: str) -> Fraction | None:
-    """Return the number that the whole text is (12, -3.5, 1,200, 2e3, 3/4; a final full stop is dropped), or None."""
-    text = text.strip().removesuffix(".")
+    """Return the number that the whole text is (12, -3.5, 1,200, 2e3, 3/4), or None.
+
+    A final full stop is dropped; a typographic minus is one.
+    """
+    text = text.strip().removesuffix(".").replace("\N{MINUS SIGN}", "-")
     if not text or len(text) > _LONGEST_NUMBER:
         return None
     if _FRACTION.fullmatch(text):

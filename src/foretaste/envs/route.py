@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 from foretaste.envs.base import TextEnv
+from foretaste.envs.grading import without_thoughts
 from foretaste.envs.route_words import BANKS, QUEUES
 from foretaste.envs.seeds import Split
 from foretaste.registers import REGISTERS, rewrite
@@ -52,7 +53,7 @@ class Route(TextEnv):
 
     def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
         """Judge the reply: the queue's name alone, in any case, a final full stop allowed."""
-        success = float(action.strip().removesuffix(".").lower() == self.queue)
+        success = float(without_thoughts(action).strip().removesuffix(".").lower() == self.queue)
         return "", success, True, {"privileged": self.queue, "success": success}
 
     def oracle(self) -> str:

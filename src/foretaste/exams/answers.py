@@ -14,15 +14,36 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from foretaste.envs.grading import one_answer
+from foretaste.envs.grading import number, one_answer, without_thoughts
 from foretaste.exams.paper import Item
 from foretaste.records import Action, Episode, EpisodeEnd, Turn
 
 _REFUSAL = re.compile(
     r"^\W*(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b|i (?:can(?:not|['’]t| not)|am (?:not |un)able to|won['’]t)\b"
-    r"|as an ai\b|unfortunately,? i\b)",
+    r"|as an ai\b|unfortunately,? i\b"
+    r"|(?:很|非常)?抱歉|对不起|對不起|我(?:无法|無法|不能|没法|沒法)|作为(?:一个|一名)?(?:ai|人工智能)"
+    r"|申し訳|すみませんが|죄송|lo siento\b|no puedo\b|(?:je suis )?désolée?\b|je ne (?:peux|suis pas en mesure)\b"
+    r"|(?:es )?tut mir (?:sehr )?leid\b|leider kann ich\b|ich kann (?:ihnen |dir |das |diese \w+ )?(?:leider )?nicht\b"
+    r"|desculpe\b|não posso\b|mi dispiace\b|извините|к сожалению|я не могу)",
     re.IGNORECASE,
 )
+REFUSALS_READ_IN = "English, Chinese, Japanese, Korean, Spanish, French, German, Portuguese, Italian and Russian"
+"""Languages whose usual refusals are known by how they begin; in others a refusal counts as wrong or unparseable."""
+
+
+_MARKUP = tuple(
+    re.compile(pattern, re.DOTALL | re.IGNORECASE)
+    for pattern in (
+        r"```[\w-]*\s*\n?(.*?)\n?```",
+        r"\*\*(.*)\*\*\.?",
+        r"[*_`](.*)[*_`]",
+        r"\$?\$?\\boxed\{(.*)\}\$?\$?",
+        r"\$\$?(.*?)\$\$?",
+        r"(?:so,? |thus,? |therefore,? )?(?:the |my )?(?:final )?answer(?: is)?\s*[:=]?\s*(.*?)\.?",
+        r"=\s*(.*)",
+    )
+)
+"""What is often put around an answer, the answer its one group."""
 
 
 class Mark(StrEnum):
@@ -31,11 +52,11 @@ class Mark(StrEnum):
     RIGHT = "right"
     WRONG = "wrong"
     UNPARSEABLE = "unparseable"
-    """The reply cannot be read as an answer of the task's form, or is blank."""
+    """The reply cannot be read as an answer of the task's form, is blank, or would be right without its markup."""
     TRUNCATED = "truncated"
     """The token limit cut the reply, or the turn or context limit the episode."""
     REFUSED = "refused"
-    """Not right, and the last reply begins as a refusal does."""
+    """Not right, and the last reply begins as a refusal does, or the endpoint's content filter kept it back."""
     ERROR = "error"
     """The environment, its grader or the endpoint failed; left out of every score."""
 
@@ -90,6 +111,8 @@ class Answer:
     """True if a resumed sitting asks again: the endpoint failed, not the item."""
     trained_on: bool = False
     """True if the item, or its text as asked, is one that training has shown."""
+    right_without_markup: bool = False
+    """True if the reply is the right answer but for bold type, a fence, or words such as "The answer is"."""
     turns: tuple[Said, ...] = ()
     sampled_tokens: int = 0
     prompt_tokens: int = 0
@@ -136,12 +159,25 @@ class Answer:
 
 
 def answer_of(
-    attempt: Attempt, episode: Episode, *, failure: str | None = None, values: bool = True, trained_on: bool = False
+    attempt: Attempt,
+    episode: Episode,
+    *,
+    failure: str | None = None,
+    refused: bool = False,
+    tokens: tuple[int, int] | None = None,
+    values: bool = True,
+    trained_on: bool = False,
 ) -> Answer:
     """Return the answer that an episode amounts to.
 
-    `failure` is the endpoint's, if a request was given up; `values=False` leaves V out (an untrained critic's).
+    `failure` is the endpoint's, if a request was given up; `refused` says that its content filter kept the reply back;
+    `tokens` are those that it counted, read and sampled. `values=False` leaves V out (an untrained critic's).
     """
+    mark = Mark.ERROR if failure else mark_of(episode)
+    if refused and mark not in (Mark.RIGHT, Mark.ERROR):
+        mark = Mark.REFUSED
+    sampled = episode.action_tokens
+    read = sum(len(turn.observation_tokens) for turn in episode.turns)
     said = tuple(
         Said(
             turn.observation,
@@ -163,13 +199,14 @@ def answer_of(
         asked.register,
         asked.seed,
         asked.cluster,
-        Mark.ERROR if failure else mark_of(episode),
+        mark,
         error=failure or episode.error,
         retry=failure is not None,
         trained_on=trained_on,
+        right_without_markup=mark is Mark.UNPARSEABLE and _bare_is_right(episode),
         turns=said,
-        sampled_tokens=episode.action_tokens,
-        prompt_tokens=sum(len(turn.observation_tokens) for turn in episode.turns),
+        sampled_tokens=sampled if tokens is None else tokens[1],
+        prompt_tokens=read if tokens is None else tokens[0],
     )
 
 
@@ -182,19 +219,66 @@ def mark_of(episode: Episode) -> Mark:
     if not episode.turns:
         return Mark.TRUNCATED
     last = episode.turns[-1].action
-    if _REFUSAL.match(last.text):
+    if _REFUSAL.match(without_thoughts(last.text)):
         return Mark.REFUSED
     if last.cut or episode.end is EpisodeEnd.TRUNCATED:
         return Mark.TRUNCATED
-    return Mark.WRONG if is_readable(episode.env, last.text) else Mark.UNPARSEABLE
+    readable = is_readable(episode.env, last.text) and not _bare_is_right(episode) and not _no_number(episode)
+    return Mark.WRONG if readable else Mark.UNPARSEABLE
+
+
+def without_markup(reply: str) -> str:
+    """Return a reply without what is often put around an answer: bold type, fences, LaTeX boxes, "The answer is"."""
+    text = one_answer(reply) or without_thoughts(reply).strip()
+    for _ in range(3):  # one may stand inside another
+        before = text
+        for pattern in _MARKUP:
+            if found := pattern.fullmatch(text):
+                text = found[1].strip()
+        if text == before:
+            break
+    return text
+
+
+def _bare_is_right(episode: Episode) -> bool:
+    """Return whether the reply of a single turn would be right without markup, by the reference answer alone."""
+    gold = _gold(episode)
+    if gold is None:
+        return False
+    reply = episode.turns[0].action.text
+    bare = without_markup(reply)
+    wanted = number(gold)
+    alike = bare.casefold() == gold.casefold() or (wanted is not None and number(bare) == wanted)
+    return alike and bare != one_answer(reply)
+
+
+def _no_number(episode: Episode) -> bool:
+    """Return whether a number was wanted and the reply is none."""
+    gold = _gold(episode)
+    if gold is None or number(gold) is None:
+        return False
+    answer = one_answer(episode.turns[0].action.text)
+    return answer is None or number(answer) is None
+
+
+def _gold(episode: Episode) -> str | None:
+    """Return the reference answer of a task of one answer; None where the environment tells none as such."""
+    if len(episode.turns) != 1 or _kind(episode.env) not in ("reasoning", "dataset", "route"):
+        return None
+    gold = episode.turns[0].privileged
+    return gold.strip() if isinstance(gold, str) and gold.strip() else None
 
 
 def is_readable(env: str, reply: str) -> bool:
     """Return whether a reply has the form of an answer; where the form is not known, whether it is not blank."""
-    if not reply.strip():
+    if not without_thoughts(reply).strip():
         return False
-    reader = _READERS.get(env.split(":")[0].split("/")[0].split("?")[0])
+    reader = _READERS.get(_kind(env))
     return reader is None or reader(env, reply)
+
+
+def _kind(env: str) -> str:
+    return env.split(":")[0].split("/")[0].split("?")[0]
 
 
 def _reasoning(env: str, reply: str) -> bool:
@@ -207,7 +291,7 @@ def _reasoning(env: str, reply: str) -> bool:
 
 def _json_object(env: str, reply: str) -> bool:
     try:
-        return isinstance(json.loads(reply), dict)
+        return isinstance(json.loads(without_thoughts(reply)), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -215,7 +299,7 @@ def _json_object(env: str, reply: str) -> bool:
 def _queue(env: str, reply: str) -> bool:
     from foretaste.envs.route import QUEUES
 
-    return reply.strip().removesuffix(".").lower() in QUEUES
+    return without_thoughts(reply).strip().removesuffix(".").lower() in QUEUES
 
 
 _READERS: dict[str, Callable[[str, str], bool]] = {

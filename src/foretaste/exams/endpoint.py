@@ -1,9 +1,14 @@
 """A policy behind any OpenAI-compatible endpoint: `openai:MODEL@URL`, the key from OPENAI_API_KEY.
 
-Endpoints fail in many ways. What may pass (429, 5xx, timeouts, dropped connections, garbage, empty
-answers) is tried again with growing pauses; a request that keeps failing is one failed item, kept in
-`failures`, and the sitting goes on. What cannot pass (no key, no such model, nobody there) stops the
-sitting with its reason, so that it can be resumed. The key appears in no message.
+Endpoints fail in many ways. What may pass (5xx, timeouts, dropped connections, garbage, empty answers) is tried again
+with growing pauses; a request that keeps failing is one failed item, kept in `failures`, and the sitting goes on. A
+rate limit slows everybody down and costs no try. What cannot pass (no key, no credit, no such model) stops
+the sitting with its reason, so that it can be resumed. What an endpoint does not take (a parameter, a system role) is
+sent otherwise, and told. The key appears in no message.
+
+    asking/replies.py    what a reply says
+    asking/pace.py       how fast requests may start
+    asking/adapting.py   what an endpoint does not take
 """
 
 from __future__ import annotations
@@ -11,23 +16,34 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import httpx
 
 from foretaste.errors import ConfigError, ModelError, unknown
+from foretaste.exams.asking import Adapter, Pace, ReplyError, is_filtered, message_of, read_reply, wait_of
 from foretaste.records import Action, Conversation
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 _MAX_REPLY_BYTES = 8_000_000
 _LONGEST_PAUSE_SECONDS = 60.0
-_RETRIED_STATUS = frozenset({408, 409, 425, 429})
+_RATE_LIMIT = 429
+_RETRIED_STATUS = frozenset({408, 409, 425})
 """Besides every 5xx."""
+_ALIKE = 4
+"""Requests refused in the same words, with none answered, after which no request can work."""
+_OF_THE_ITEM = re.compile(
+    r"context|too (?:long|large|many tokens)|token|length|flagged|moderation|safety", re.IGNORECASE
+)
+"""Words of a refusal that speak of one request: others may work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,14 @@ class EndpointConfig:
     """First pause before trying again; doubles, with jitter, unless the server names one."""
     failures_in_a_row: int = 8
     """Requests given up one after another before the endpoint counts as down."""
+    patience_seconds: float = 1800.0
+    """Without any answer, before a rate limit ends the sitting, which can be resumed."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Added to the body of every request."""
+    omit: tuple[str, ...] = ()
+    """Parameters that are left out of it."""
+    system_in_user: bool = False
+    """Instructions go into the user's message: the model has no system role."""
 
 
 @dataclass(slots=True)
@@ -75,6 +99,10 @@ class _TryAgain(Exception):
         self.wait_seconds = wait_seconds
 
 
+class _Limited(_TryAgain):
+    """A rate limit: everybody slows down, and it costs this request no try."""
+
+
 class _GivenUp(Exception):
     """One request that failed for good; the others may work."""
 
@@ -82,6 +110,10 @@ class _GivenUp(Exception):
         super().__init__(reason)
         self.answered = answered
         """True if the endpoint understood and refused: it is not down."""
+
+
+class _Adapted(Exception):
+    """The request is worth sending again at once: it is made otherwise now."""
 
 
 def parse_endpoint(spec: str) -> tuple[str, str]:
@@ -110,17 +142,37 @@ class Endpoint:
     """A `Policy` (text only: no tokens, log-probabilities or values). Close it, or use it in `with`."""
 
     def __init__(self, config: EndpointConfig, *, key: str | None = None) -> None:
-        """`key` is taken from OPENAI_API_KEY if not given; endpoints without keys need none."""
+        """`key` is taken from OPENAI_API_KEY if not given; endpoints without keys need none.
+
+        Raises: ConfigError for a key that no header can hold, or surroundings (a proxy) that do not work.
+        """
         self.config = config
         self.usage = Usage()
         self.failures: dict[str, str] = {}
         """Conversation key -> why its latest request was given up; such an action's text is ""."""
-        self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
+        self.unanswered: set[str] = set()
+        """Keys of those among the failures that the endpoint may yet answer: it was not there, or not well."""
+        self.refused: set[str] = set()
+        """Conversation keys of which the endpoint itself declined to answer: refused rather than failed."""
+        self.spent: Counter[tuple[str, str]] = Counter()
+        """(conversation key, "prompt_tokens" or "completion_tokens") -> tokens of its answers."""
+        self._key = _usable_key(os.environ.get(KEY_VARIABLE, "") if key is None else key)
+        self._adapter = Adapter(extra_body=config.extra_body, omit=config.omit, system_in_user=config.system_in_user)
+        self._pace = Pace(config.concurrent)
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
+        self._answers = 0
+        self._alike: Counter[str] = Counter()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=config.concurrent)
-        self._client = httpx.Client(headers=headers, timeout=config.timeout_seconds, limits=limits)
+        try:
+            self._client = httpx.Client(headers=headers, timeout=config.timeout_seconds, limits=limits)
+        except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+            raise ConfigError(
+                f"No connection can be set up: {self._shown(str(error))} Proxies come from the environment "
+                "(ALL_PROXY, HTTPS_PROXY, HTTP_PROXY), certificates from SSL_CERT_FILE. Unset what is wrong there; "
+                "for a SOCKS proxy: pip install 'httpx[socks]'"
+            ) from None
 
     @classmethod
     def parse(cls, spec: str, **settings: Any) -> Endpoint:
@@ -172,13 +224,22 @@ class Endpoint:
 
     # One request ------------------------------------------------------------------------------
 
+    @property
+    def told(self) -> list[str]:
+        """How requests are sent otherwise than asked for, because the endpoint refused them so."""
+        return list(self._adapter.told)
+
     def answer(self, conversation: Conversation) -> Action:
-        """Ask until an answer comes or the tries are used up; what `act` does for one conversation. Thread-safe."""
+        """Ask until an answer comes or the tries are used up; what `act` does for one conversation. Thread-safe.
+
+        Raises: ModelError if no request can work.
+        """
         try:
             action = self._with_retries(lambda: self._ask(conversation))
         except _GivenUp as error:
             with self._lock:
                 self.failures[conversation.key] = str(error)
+                self._note_unanswered(conversation.key, not error.answered)
                 self._failed_in_a_row = 0 if error.answered else self._failed_in_a_row + 1
                 down = self._failed_in_a_row >= self.config.failures_in_a_row
             if down:
@@ -189,39 +250,65 @@ class Endpoint:
             return Action("")
         with self._lock:
             self._failed_in_a_row = 0
+            self._answers += 1
+            self._alike.clear()
             self.failures.pop(conversation.key, None)
+            self._note_unanswered(conversation.key, False)
         return action
+
+    def _note_unanswered(self, key: str, unanswered: bool) -> None:
+        (self.unanswered.add if unanswered else self.unanswered.discard)(key)
 
     def _with_retries(self, ask: Callable[[], Action]) -> Action:
         pause = self.config.pause_seconds
-        for attempt in range(1, self.config.attempts + 1):
+        attempt = 1
+        while True:
             try:
-                return ask()
+                with self._pace.turn() as started:
+                    action = ask()
+                self._pace.answered()
+                return action
+            except _Adapted:
+                continue
             except _TryAgain as error:
+                wish = error.wait_seconds
+                # A server that limits and lets come back at once means this request.
+                if isinstance(error, _Limited) and (wish is None or wish > 0):
+                    self._slow_down(error, started)
+                    continue
                 if attempt == self.config.attempts:
                     raise _GivenUp(f"{error} (after {attempt} attempts)", answered=False) from None
-                wish = error.wait_seconds
                 time.sleep(min(_LONGEST_PAUSE_SECONDS, pause * random.uniform(0.5, 1.0) if wish is None else wish))
-                pause *= 2
+                attempt, pause = attempt + 1, pause * 2
                 with self._lock:
                     self.usage.retries += 1
-        raise AssertionError("attempts is at least 1")
+
+    def _slow_down(self, error: _Limited, started: float) -> None:
+        """Let everybody wait for a rate limit. Raises: ModelError once that takes too long."""
+        silent = self._pace.limited(error.wait_seconds, self.config.pause_seconds, started)
+        wish = error.wait_seconds or 0.0
+        if max(silent, wish) > self.config.patience_seconds:
+            asks = f"it asks to wait {wish:.0f} s" if wish > silent else f"no answer for {silent:.0f} s"
+            raise ModelError(f"{self.name} limits its requests: {asks}; the last: {error}. Try again later.")
+        with self._lock:
+            self.usage.retries += 1
 
     def _ask(self, conversation: Conversation) -> Action:
-        body = {
-            "model": self.config.model,
-            "messages": [{"role": message.role, "content": message.content} for message in conversation.messages],
-            "temperature": self.config.temperature,
-            "max_tokens": self.config.max_new_tokens,
-        }
+        optional: dict[str, Any] = {"temperature": self.config.temperature}
         if self.config.temperature > 0:
-            body["seed"] = conversation.sample_seed & 0x7FFFFFFF
+            optional["seed"] = conversation.sample_seed & 0x7FFFFFFF
+        limit = self.config.max_new_tokens
+        body = self._adapter.body(self.config.model, conversation.messages, limit=limit, **optional)
         with self._lock:
             self.usage.requests += 1
         status, headers, text = self._post(body)
         if status != 200:
-            self._refused(status, headers, text)
-        return self._action(text)
+            if self._adapter.adapt(body, status, message_of(text)):
+                raise _Adapted
+            if not is_filtered(status, text):
+                self._refused(status, headers, text)
+            return self._declined(conversation.key)
+        return self._action(conversation.key, headers, text)
 
     def _post(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, str]:
         """Send one request and read the reply, within the time and size allowed for the whole."""
@@ -245,41 +332,61 @@ class Endpoint:
 
     def _refused(self, status: int, headers: httpx.Headers, text: str) -> None:
         """Raise what a reply that is not 200 means."""
-        said = self._shown(_message_of(text))
+        said = self._shown(message_of(text))
+        if status == _RATE_LIMIT:
+            raise _Limited(f"HTTP {status}: {said}", wait_of(headers))
         if status in _RETRIED_STATUS or status >= 500:
-            raise _TryAgain(f"HTTP {status}: {said}", _retry_after(headers))
-        if status in (401, 403):
+            raise _TryAgain(f"HTTP {status}: {said}", wait_of(headers))
+        of_the_item = _OF_THE_ITEM.search(said) is not None
+        known = self._answers > 0  # so the address, the model and the key are right
+        if status == 401 or (status == 403 and not known and not of_the_item):
             given = "the key in" if self._key else "there is no key in"
             raise ModelError(f"{self.name} refused access (HTTP {status}: {said}); {given} {KEY_VARIABLE}")
         words = said.lower()
-        if status == 404 or ("model" in words and ("exist" in words or "not found" in words)):
+        if not known and (status == 404 or ("model" in words and ("exist" in words or "not found" in words))):
             raise ModelError(f"{self.name}: HTTP {status}: {said}. {self._models_there()}")
         if 300 <= status < 400:
             raise ModelError(f"{self.name} redirects (HTTP {status}); give the URL it redirects to")
+        if not of_the_item:
+            self._count_alike(status, said)
         raise _GivenUp(f"HTTP {status}: {said}", answered=True)
 
-    def _action(self, text: str) -> Action:
+    def _count_alike(self, status: int, said: str) -> None:
+        """Stop where refusal follows refusal in the same words. Raises: ModelError."""
+        with self._lock:
+            self._alike[f"{status} {re.sub('[0-9]+', '0', said)}"] += 1
+            times = max(self._alike.values())
+        if times >= (_ALIKE if self._answers == 0 else self.config.failures_in_a_row):
+            raise ModelError(
+                f"{self.name} refused {times} requests alike (HTTP {status}: {said}), so no other would be answered. "
+                "Mend what it speaks of. Parameters can be changed: --extra-body, --omit, --system-in-user"
+            )
+
+    def _declined(self, key: str) -> Action:
+        """Return the action of a model whose side declined to answer."""
+        with self._lock:
+            self.refused.add(key)
+        return Action("")
+
+    def _action(self, key: str, headers: httpx.Headers, text: str) -> Action:
         """Read the answer; anything that is no chat completion may be better next time."""
         try:
-            reply = json.loads(text)
-            choice = reply["choices"][0]
-            message = choice["message"]
-            content = message.get("content") or message.get("refusal") or ""
-            if not isinstance(content, str):
-                raise TypeError("content is no text")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            raise _TryAgain(f"the reply is no chat completion: {self._shown(text[:120])!r}") from None
-        usage = reply.get("usage")
-        counts = [
-            usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")
-        ]
+            reply = read_reply(text, headers.get("content-type", ""))
+        except ReplyError as error:
+            if error.status is not None and error.status < 500 and error.status not in _RETRIED_STATUS:
+                self._refused(error.status, headers, text)
+            raise _TryAgain(self._shown(str(error))) from None
+        counts = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
         with self._lock:
-            if all(isinstance(count, int) for count in counts):
-                self.usage.prompt_tokens += counts[0] or 0
-                self.usage.completion_tokens += counts[1] or 0
-            else:
+            if None in counts.values():
                 self.usage.unreported += 1
-        return Action(content, cut=choice.get("finish_reason") == "length")
+            else:
+                self.usage.prompt_tokens += reply.prompt_tokens or 0
+                self.usage.completion_tokens += reply.completion_tokens or 0
+                self.spent.update({(key, name): count or 0 for name, count in counts.items()})
+            if reply.filtered:
+                self.refused.add(key)
+        return Action(self._shown(reply.text), cut=reply.cut)
 
     def _models_there(self) -> str:
         """Return "Unknown model ..." with what the endpoint offers, or a hint if it does not tell."""
@@ -293,24 +400,32 @@ class Endpoint:
         return unknown("model", self.config.model, names)
 
     def _shown(self, text: str) -> str:
-        """Return text for a message, without the key."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """Return text without the key, however it is spelled."""
+        for spelling in _spellings(self._key):
+            text = text.replace(spelling, "[key]")
+        return text
 
 
-def _message_of(text: str) -> str:
-    """Return the error's own words, in one short line."""
-    try:
-        error = json.loads(text)["error"]
-        text = str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return " ".join(text.split())[:300] or "no message"
+def _usable_key(key: str) -> str:
+    """Return a key without the blanks and line ends around it, which come with files and copies.
+
+    Raises: ConfigError, without the key, for one that no header can hold.
+    """
+    key = key.strip()
+    wrong = next((letter for letter in key if not "!" <= letter <= "~"), None)
+    if wrong is None:
+        return key
+    where = key.index(wrong) + 1
+    what = "a blank or line end" if wrong.isspace() else f"the letter {wrong!r}" if wrong.isprintable() else "a control"
+    raise ConfigError(
+        f"The key in {KEY_VARIABLE} holds {what} at place {where}, which no header can hold. Accepted: letters of "
+        "ASCII without blanks. Copy it again from where it was issued"
+    )
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
-    """Return the seconds that the server asks to wait, if it says so as a number."""
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
+def _spellings(key: str) -> list[str]:
+    """Return the ways in which a key may stand in a message, longest first."""
+    if not key:
+        return []
+    ways = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], repr(key)[1:-1]}
+    return sorted(ways, key=len, reverse=True)

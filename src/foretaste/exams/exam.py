@@ -12,14 +12,14 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from foretaste.config import from_dict, to_dict
-from foretaste.errors import ConfigError, RunError
+from foretaste.errors import ConfigError, ModelError, RunError
 from foretaste.exams.answers import Answer, Attempt, answer_of
 from foretaste.exams.driving import play
 from foretaste.exams.endpoint import Endpoint
@@ -46,6 +46,9 @@ from foretaste.ledger import Ledger
 from foretaste.locks import only_one
 from foretaste.progress import Progress, Silent
 from foretaste.records import Episode, Policy
+
+MOST_UNANSWERED = 0.05
+"""Share of a sitting's requests that an endpoint may leave unanswered; beyond it there is no verdict yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ class _Exam:
         self.run, self.paper, self.config, self.seat = run, paper, config, seat
         self.ledger, self.folder, self.progress = ledger, folder, progress
         self.answers: dict[tuple[int, int, bool], Answer] = {}
+        self.unanswered: dict[tuple[int, int, bool], Answer] = {}
+        """Given up by the endpoint, and worth asking again."""
         self.seen: frozenset[str] = frozenset()
         self.asked_before: frozenset[str] = frozenset()
         self.drawn: tuple[int, Plan] | None = None
@@ -262,31 +267,68 @@ class _Exam:
             attempt = self.waiting[episode.sample_seed]
             shown = attempt.asked.hash in self.seen
             shown = shown or (bool(episode.turns) and item_hash(episode.turns[0].observation) in self.seen)
-            answer = answer_of(attempt, episode, failure=failure, values=self.seat.values, trained_on=shown)
+            answer = answer_of(
+                attempt,
+                episode,
+                failure=failure,
+                **_told_by(endpoint, episode),
+                values=self.seat.values,
+                trained_on=shown,
+            )
             answer = replace(answer, expected=None if attempt.scarce else render.reference(attempt.asked))
             self.ledger.append(self.run, "answer", answer.to_json())
             sampled[0] += answer.prompt_tokens
             sampled[1] += answer.sampled_tokens
-            self.answers[answer.key] = answer
-            self._advance()
+            if endpoint is not None and str(episode.sample_seed) in endpoint.unanswered:
+                self.unanswered[answer.key] = answer
+            else:
+                self.answers[answer.key] = answer
+                self._advance()
             self.progress.advance()
 
-        try:
+        def ask(attempts: list[Attempt]) -> None:
             play(
                 self.seat.policy,
-                (task_of(attempt) for attempt in self._until_certain(missing)),
+                (task_of(attempt) for attempt in self._until_certain(attempts)),
                 pools,
                 write,
                 concurrent=self.config.concurrent,
                 checkpoint=self.seat.checkpoint,
             )
+
+        try:
+            ask(missing)
+            self._ask_again(missing, ask)
         finally:
             used: dict[str, Any] = {"prompt_tokens": sampled[0], "completion_tokens": sampled[1]}
             if endpoint is not None:
-                used = asdict(endpoint.usage)
+                used = {**asdict(endpoint.usage), "sent_otherwise": endpoint.told}
+                for line in endpoint.told:
+                    self.progress.note(f"The endpoint did not take what was sent: {line}")
             used["seconds"] = time.perf_counter() - started
             self.ledger.append(self.run, "usage", used)
         return self._usage()
+
+    def _ask_again(self, missing: list[Attempt], ask: Callable[[list[Attempt]], None]) -> None:
+        """Ask once more where the endpoint did not answer, as long as that brings answers; then take what is left.
+
+        Raises: ModelError if so much stays unanswered that a verdict would rest on what was easy to reach.
+        """
+        before = None
+        while self.unanswered and len(self.unanswered) != before:
+            before = len(self.unanswered)
+            self.progress.note(f"The endpoint gave up {before} requests; they are asked again")
+            waiting = [attempt for attempt in missing if attempt.key in self.unanswered]
+            self.unanswered = {}
+            ask(waiting)
+        if len(self.unanswered) > MOST_UNANSWERED * len(missing):
+            first = next(iter(self.unanswered.values()))
+            raise ModelError(
+                f"{self.seat.name} gave up {len(self.unanswered)} of {len(missing)} requests, asked at least twice; "
+                f"the first: {first.error}"
+            )
+        self.answers |= self.unanswered
+        self._advance()
 
     def _until_certain(self, missing: list[Attempt]) -> Iterator[Attempt]:
         """Yield attempts until the verdict is certain, if that ends the sitting; of the twin then no more either.
@@ -315,9 +357,16 @@ class _Exam:
         for record in self.ledger.records(self.run, "usage"):
             total.update({name: value for name, value in record.payload.items() if isinstance(value, int | float)})
         usage: dict[str, Any] = dict(total)
+        # Each answer carries its own count, so that a killed sitting lacks none; older ones have the totals alone.
+        for name, of in (("prompt_tokens", "prompt_tokens"), ("completion_tokens", "sampled_tokens")):
+            counted = sum(record.payload.get(of, 0) for record in self.ledger.records(self.run, "answer"))
+            usage[name] = max(total[name], counted)
+        used = self.ledger.records(self.run, "usage")
+        if told := {line for record in used for line in record.payload.get("sent_otherwise", ())}:
+            usage["sent_otherwise"] = sorted(told)
         if self.config.price_in is not None or self.config.price_out is not None:
             prices = (self.config.price_in or 0.0, self.config.price_out or 0.0)
-            usage["cost"] = (total["prompt_tokens"] * prices[0] + total["completion_tokens"] * prices[1]) / 1e6
+            usage["cost"] = (usage["prompt_tokens"] * prices[0] + usage["completion_tokens"] * prices[1]) / 1e6
         return usage
 
     def _finish(self, plan: Plan, usage: dict[str, Any]) -> Sitting:
@@ -333,6 +382,15 @@ class _Exam:
         rows = [("sitting", found), ("verdict", verdict.to_json()), ("status", {"status": "finished"})]
         self.ledger.append_many(self.run, [(kind, payload, None) for kind, payload in rows])
         return Sitting(self.run, verdict, found, usage)
+
+
+def _told_by(endpoint: Endpoint | None, episode: Episode) -> dict[str, Any]:
+    """Return what an endpoint knows of an episode beyond its text: whether it declined, and the tokens it counted."""
+    if endpoint is None:
+        return {}
+    key = str(episode.sample_seed)
+    tokens = endpoint.spent[key, "prompt_tokens"], endpoint.spent[key, "completion_tokens"]
+    return {"refused": key in endpoint.refused, "tokens": tokens}
 
 
 def secrets_folder(runs_folder: Path) -> Path:

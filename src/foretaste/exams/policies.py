@@ -15,7 +15,7 @@ from typing import Any
 
 from foretaste.errors import ConfigError
 from foretaste.exams.endpoint import Endpoint, parse_endpoint
-from foretaste.exams.settings import SeatConfig
+from foretaste.exams.settings import SeatConfig, body_of
 from foretaste.records import Policy
 from foretaste.rl.rollout import Oracle
 
@@ -73,6 +73,10 @@ def _endpoint(spec: str, config: SeatConfig) -> Seat:
         timeout_seconds=config.timeout_seconds,
         attempts=config.attempts,
         pause_seconds=config.pause_seconds,
+        patience_seconds=config.patience_seconds,
+        extra_body=body_of(config.extra_body),
+        omit=config.omit,
+        system_in_user=config.system_in_user,
     )
     return Seat(endpoint, endpoint.name, provenance={"model": endpoint.config.model, "url": endpoint.config.url})
 

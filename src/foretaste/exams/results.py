@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from foretaste.exams.answers import Answer, Mark
+from foretaste.exams.answers import REFUSALS_READ_IN, Answer, Mark
 from foretaste.exams.gaps import SplitBrain, public_sealed_gap, split_brain
 from foretaste.exams.paper import Paper
 from foretaste.exams.pingpong import ping_pong_of, total
@@ -51,6 +51,8 @@ def results(
         "gap": estimate(_gap(public, main)),
         "failures": {mark.value: sum(a.mark is mark for a in main) for mark in Mark},
         "failures_by_family": _failures(main),
+        "refusals_read_in": REFUSALS_READ_IN,
+        "right_without_markup": sum(a.right_without_markup for a in main),
         "errors": dict(Counter(a.error or "" for a in answers if a.mark is Mark.ERROR).most_common(12)),
         "without_reference": sorted({a.env for a in main if a.error and "without solutions" in a.error}),
         "trained_on": sum(a.trained_on for a in main),

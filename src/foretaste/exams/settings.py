@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from foretaste.errors import ConfigError
 
@@ -31,6 +33,14 @@ class SeatConfig:
     """Tries of one request to an endpoint."""
     pause_seconds: float = 1.0
     """First pause before an endpoint is asked again; doubles."""
+    patience_seconds: float = 1800.0
+    """Time without any answer before an endpoint's rate limit ends the sitting, which can be resumed."""
+    extra_body: str = ""
+    """JSON object added to every request to an endpoint, e.g. '{"reasoning_effort": "low"}'."""
+    omit: tuple[str, ...] = ()
+    """Parameters left out of requests to an endpoint, e.g. temperature. What it refuses by name is left out anyway."""
+    system_in_user: bool = False
+    """Send instructions in the user's message: the endpoint's model has no system role."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ... for models run here."""
 
@@ -40,7 +50,8 @@ class SeatConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: 1 or more")
         if self.examples < 0:
             raise ConfigError(f"examples = {self.examples} cannot be used; accepted: 0 or more")
-        for name in ("timeout_seconds", "pause_seconds"):
+        body_of(self.extra_body)
+        for name in ("timeout_seconds", "pause_seconds", "patience_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} cannot be used; accepted: more than 0")
         if self.temperature is not None and not 0 <= self.temperature <= 10:
@@ -56,6 +67,23 @@ class SeatConfig:
         if self.temperature is not None:
             return self.temperature
         return 0.0 if self.samples == 1 else 1.0
+
+
+def body_of(extra_body: str) -> dict[str, Any]:
+    """Return what `extra_body` adds to a request. Raises: ConfigError for text that is no JSON object."""
+    if not extra_body.strip():
+        return {}
+    try:
+        found = json.loads(extra_body)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"extra_body = {extra_body!r} is not JSON ({error}); accepted: an object, e.g. {{}}"
+        ) from None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"extra_body = {extra_body!r} is no JSON object; accepted: e.g. " + '{"reasoning_effort": "low"}'
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

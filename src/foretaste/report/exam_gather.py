@@ -22,6 +22,7 @@ class ExamData:
     results: dict[str, Any]
     verdict: dict[str, Any]
     usage: dict[str, float]
+    sent_otherwise: tuple[str, ...]
     cost: float | None
     looks: tuple[dict[str, Any], ...]
     """Every look at this paper: number, policy, run, created."""
@@ -55,6 +56,11 @@ def gather_exam(ledger: Ledger, run_id: str) -> ExamData:
     for payload in by_kind.get("usage", []):
         for name, value in payload.items():
             usage[name] = usage.get(name, 0.0) + (number(value) or 0.0)
+    # Each answer carries its own count: a killed sitting never wrote down what it used in all.
+    for name, of in (("prompt_tokens", "prompt_tokens"), ("completion_tokens", "sampled_tokens")):
+        counted = sum(number(payload.get(of)) or 0.0 for payload in by_kind.get("answer", []))
+        if counted:
+            usage[name] = max(usage.get(name, 0.0), counted)
     settings = info.config.get("sitting") or {}
     prices = number(settings.get("price_in")), number(settings.get("price_out"))
     cost = None
@@ -75,11 +81,18 @@ def gather_exam(ledger: Ledger, run_id: str) -> ExamData:
         results=latest.get("sitting", {}),
         verdict=latest.get("verdict", {}),
         usage=usage,
+        sent_otherwise=_sent_otherwise(by_kind),
         cost=cost,
         looks=tuple(_looks(ledger, info.name)),
         statuses=tuple(by_kind.get("status", ())),
         tampered=tampered,
     )
+
+
+def _sent_otherwise(by_kind: dict[str, list[dict[str, Any]]]) -> tuple[str, ...]:
+    """Return how requests were sent otherwise than asked for, over all times that the sitting was begun."""
+    told = (line for payload in by_kind.get("usage", []) for line in payload.get("sent_otherwise", ()))
+    return tuple(dict.fromkeys(told))
 
 
 def _looks(ledger: Ledger, paper: str) -> list[dict[str, Any]]:

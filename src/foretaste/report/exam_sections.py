@@ -167,9 +167,22 @@ def failures(data: ExamData) -> dict[str, Any]:
         "by_family": [
             (row["env"], [row[name] for name, _ in FAILURES]) for row in data.results.get("failures_by_family") or ()
         ],
+        "remarks": _remarks(data),
         "errors": list((data.results.get("errors") or {}).items()),
         "without_reference": data.results.get("without_reference") or [],
     }
+
+
+def _remarks(data: ExamData) -> list[str]:
+    """Return what must be known to read the failures: what stricter or laxer reading would change, how it was asked."""
+    found = []
+    if bare := data.results.get("right_without_markup"):
+        found.append(
+            f"{words.count(bare)} unparseable answers would be right without the bold type, fence or words around them."
+        )
+    if languages := data.results.get("refusals_read_in"):
+        found.append(f"Refusals are known by how they begin, in {languages}; in other languages they count as wrong.")
+    return [*found, *(f"The endpoint did not take what was sent: {line}." for line in data.sent_otherwise)]
 
 
 def calibration(data: ExamData) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from foretaste.envs.extract.words import Words
+from foretaste.envs.grading import without_thoughts
 
 Field = Literal["item", "colour", "quantity"]
 
@@ -85,7 +86,7 @@ def states(reply: str, gold: str) -> bool:
     Blanks and the order of keys are free; anything beside the JSON, or a key given twice, fails.
     """
     try:
-        return _typed(json.loads(reply, object_pairs_hook=_no_key_twice)) == _typed(json.loads(gold))
+        return _typed(json.loads(without_thoughts(reply), object_pairs_hook=_no_key_twice)) == _typed(json.loads(gold))
     except (ValueError, RecursionError):
         return False
 
