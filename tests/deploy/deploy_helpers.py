@@ -70,7 +70,8 @@ class Incumbent:
                 break
         self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         if scope["path"].endswith("/models"):
-            await self._send(send, 200, json.dumps({"object": "list", "data": [{"id": "big", "object": "model"}]}))
+            model = {"id": "big", "object": "model", "aliases": ["m"]}
+            await self._send(send, 200, json.dumps({"object": "list", "data": [model]}))
             return
         request = json.loads(body)
         self.seen.append(request)
