@@ -45,6 +45,7 @@ def run(arguments: list[str]) -> int:
     except ImportError as error:
         raise ForetasteError(f"Serving needs {error.name}. Install it: pip install 'foretaste[deploy]'") from error
     import dataclasses
+    import gc
     import logging
     import sys
 
@@ -76,6 +77,8 @@ def run(arguments: list[str]) -> int:
     address = f"{'https' if config.server.certfile else 'http'}://{config.server.host}:{config.server.port}"
     print(f"Serving {config.name} at {address}/v1 (admin page: {address}/admin). Ctrl-C ends it.", flush=True)
     server = server_of(app)
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: the collector need not walk through it while users wait
     try:
         server.run()
     except KeyboardInterrupt:

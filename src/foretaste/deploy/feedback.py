@@ -31,8 +31,8 @@ LONGEST_CORRECTION = 100_000
 async def feedback(deployment: Deployment, scope: Scope, receive: Receive, send: Send) -> None:
     """Store one feedback.
 
-    Raises: Refusal for a body that is none, an id that nobody of the key's name got (404), the same again (409), or a store that
-    fails (503: it was not stored, or is not known to be; send it again).
+    Raises: Refusal for a body that is none, an id that nobody of the key's name got (404), the same again (409), or a
+    store that fails (503: it was not stored, or is not known to be; send it again).
     """
     server = deployment.config.server
     key = admit(deployment, scope, ("user",))

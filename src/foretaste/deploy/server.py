@@ -245,11 +245,7 @@ class App:
 def server_of(app: App) -> uvicorn.Server:
     """Return the server of an application, ready to be run."""
     settings = app.deployment.config.server
-    files = {
-        f"ssl_{name}": str(app.deployment.folder / given)
-        for name, given in (("certfile", settings.certfile), ("keyfile", settings.keyfile))
-        if given is not None
-    }
+    folder = app.deployment.folder
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -261,7 +257,8 @@ def server_of(app: App) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,  # an address that a client names is nobody's
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
-        **files,
+        ssl_certfile=None if settings.certfile is None else folder / settings.certfile,
+        ssl_keyfile=None if settings.keyfile is None else folder / settings.keyfile,
     )
     server = Server(config)
     app.reloading.serve(server)

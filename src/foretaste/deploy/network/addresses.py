@@ -42,7 +42,7 @@ def check_incumbent(url: str, host: str, port: int) -> None:
     default = 443 if parts.scheme == "https" else 80
     if port and (its_port or default) == port and _is_own(named, host):
         raise ConfigError(
-            f"incumbent.url = {url!r} cannot be used: it is this server's own address ({host}:{port}), so that requests "
+            f"incumbent.url = {url!r} cannot be used: it is this server's own address ({host}:{port}), and requests "
             "would go round for ever; accepted: the address of the endpoint that shall answer. Or let this server "
             "listen elsewhere: server.port"
         )

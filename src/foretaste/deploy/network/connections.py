@@ -307,7 +307,7 @@ class Server(uvicorn.Server):
     """uvicorn's server, which ends in order however often it is told to."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let running answers end, then close the application: also after a second Ctrl-C, which waits for no answer."""
+        """Let running answers end, then close the application: also after a second Ctrl-C, which waits for none."""
         await super().shutdown(sockets)
         if self.force_exit:
             await self.lifespan.shutdown()

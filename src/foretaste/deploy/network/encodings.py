@@ -7,8 +7,11 @@ import zlib
 from foretaste.deploy import http
 from foretaste.deploy.http import Receive, Refusal, Scope
 
-_WINDOWS = {b"gzip": (16 + zlib.MAX_WBITS,), b"x-gzip": (16 + zlib.MAX_WBITS,)}
-_WINDOWS[b"deflate"] = (zlib.MAX_WBITS, -zlib.MAX_WBITS)  # some clients leave the wrapping out
+_WINDOWS: dict[bytes, tuple[int, ...]] = {
+    b"gzip": (16 + zlib.MAX_WBITS,),
+    b"x-gzip": (16 + zlib.MAX_WBITS,),
+    b"deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),  # some clients leave the wrapping out
+}
 
 
 async def read_decoded(scope: Scope, receive: Receive, *, most: int, seconds: float) -> bytes:

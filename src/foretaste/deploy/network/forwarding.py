@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 FAMILIES = frozenset(
-    [
+    (
         "assistants",
         "audio",
         "batches",
@@ -45,7 +45,7 @@ FAMILIES = frozenset(
         "uploads",
         "vector_stores",
         "videos",
-    ]
+    )
 )
 """Kinds of paths that are counted by name; all others are counted together."""
 
