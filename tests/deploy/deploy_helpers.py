@@ -213,4 +213,4 @@ def serve_file(path: str) -> None:
     """What `foretaste serve` does, in a process that can be killed."""
     block_signal()
     file = Path(path)
-    server_of(App(load(file), file.parent, with_signal=True)).run()
+    server_of(App(load(file), file.parent, with_signal=True, file=file)).run()
