@@ -30,6 +30,10 @@ class ServeArguments:
     """Listen here in place of server.host."""
     port: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Listen on this port in place of server.port."""
+    certfile: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Speak HTTPS with this certificate chain (PEM) in place of server.certfile; needs --keyfile."""
+    keyfile: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Its private key (PEM) in place of server.keyfile."""
 
 
 def run(arguments: list[str]) -> int:
@@ -41,25 +45,40 @@ def run(arguments: list[str]) -> int:
     except ImportError as error:
         raise ForetasteError(f"Serving needs {error.name}. Install it: pip install 'foretaste[deploy]'") from error
     import dataclasses
+    import gc
     import logging
+    import sys
 
     from foretaste.deploy import settings
     from foretaste.deploy.deployment import make_first_keys
     from foretaste.deploy.kill import block_signal
+    from foretaste.deploy.network.addresses import plain_http_warning
+    from foretaste.deploy.network.open_files import allow_open_files
     from foretaste.deploy.server import App, server_of
 
     file = Path(given.config)
     config = settings.load(file)
+    files = {
+        name: str(Path(value).resolve())
+        for name, value in (("certfile", given.certfile), ("keyfile", given.keyfile))
+        if value is not None
+    }
     listening = {name: value for name, value in (("host", given.host), ("port", given.port)) if value is not None}
-    config = dataclasses.replace(config, server=dataclasses.replace(config.server, **listening))
+    config = dataclasses.replace(config, server=dataclasses.replace(config.server, **listening, **files))
+    settings.check(config)
+    if warning := plain_http_warning(config.server.host, config.server.certfile):
+        print(f"Warning: {warning}", file=sys.stderr)
+    allow_open_files(2 * config.server.max_connections + config.incumbent.max_connections + 128)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     block_signal()
-    app = App(config, file.parent.resolve(), with_signal=True)
+    app = App(config, file.parent.resolve(), with_signal=True, file=file.resolve())
     for scope, secret in make_first_keys(app.deployment).items():
         print(f"{scope} key, shown only now: {secret}")
-    address = f"http://{config.server.host}:{config.server.port}"
+    address = f"{'https' if config.server.certfile else 'http'}://{config.server.host}:{config.server.port}"
     print(f"Serving {config.name} at {address}/v1 (admin page: {address}/admin). Ctrl-C ends it.", flush=True)
     server = server_of(app)
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: the collector need not walk through it while users wait
     try:
         server.run()
     except KeyboardInterrupt:

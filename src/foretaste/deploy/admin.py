@@ -120,6 +120,10 @@ def set_gauges(deployment: Deployment) -> None:
     metrics.store_healthy.set(deployment.writer.healthy)
     metrics.learner_ready.set(learner is not None and learner.checkpoint is not None)
     metrics.learner_restarts.set(getattr(learner, "restarts", 0))
+    metrics.learner_out.set(deployment.attendance.out)
+    metrics.connections.set(deployment.connections.open)
+    metrics.connections_refused.set(deployment.connections.refused)
+    metrics.connections_evicted.set(deployment.connections.evicted)
 
 
 def _guarded(function: Any, *arguments: Any) -> Any:

@@ -22,10 +22,14 @@ from foretaste.deploy.gatekeeper import Gatekeeper
 from foretaste.deploy.harm import harm_rule
 from foretaste.deploy.judging import comparator, load_function, verifier
 from foretaste.deploy.kill import PID_FILE, KillSwitch
-from foretaste.deploy.learner import Learner, ScriptedLearner
+from foretaste.deploy.learner import Learner, LearnerUnavailable, ScriptedLearner
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.metrics import Metrics
+from foretaste.deploy.network.connections import Connections
+from foretaste.deploy.network.request_settings import Names
 from foretaste.deploy.people import PeopleQueue
+from foretaste.deploy.runtime.attendance import Attendance
+from foretaste.deploy.runtime.stand_in import StandIn
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.shadow import Judges, Shadow
 from foretaste.deploy.state import State
@@ -64,8 +68,10 @@ class Deployment:
         self.learner = learner
         self.candidate: Learner | None = None
         """Newer weights that answer silently in place of the learner."""
-        self.learner_rests_until = 0.0
-        """Monotonic time until which users do not wait for a learner that was too slow."""
+        self.stand_in = StandIn(config.incumbent, self.upstream)
+        self.attendance = Attendance(self._probe)
+        self.connections = Connections(config.server)
+        self.setting_names = Names()
         self.changing = threading.Lock()
         """Held while `state` is replaced, so that none is replaced by an older one."""
         self.on_killed: list[Any] = []
@@ -108,11 +114,15 @@ class Deployment:
             self.start_learner()
         elif self.learner is not None:
             self.learner.kill()
+        if self.learner is not None:
+            await self.stand_in.begin()
         (self.files / PID_FILE).write_text(str(os.getpid()), encoding="utf-8")
 
     async def stop(self) -> None:
         """Write what waits, and end everything that was started."""
         self.switch.close()
+        await self.attendance.close()
+        await self.stand_in.close()
         await self.shadow.close()
         for one in (self.learner, self.candidate):
             if one is not None:
@@ -133,6 +143,21 @@ class Deployment:
             self.learner = ScriptedLearner(self._script)
         elif path is not None:
             self.learner = ProcessLearner(self.config.learner, str((self.folder / path).resolve()))
+
+    async def _probe(self) -> bool:
+        """Ask the learner something small, as for a user; return whether it answered within the deadline."""
+        learner, deadline = self.learner, self.config.learner.deadline_seconds
+        if learner is None or learner.checkpoint is None:
+            return False
+        ends = time.monotonic() + deadline
+        messages = [{"role": "user", "content": "1"}]
+        try:
+            found = await learner.answer(messages, seed=0, urgent=True, deadline_seconds=deadline)
+        except LearnerUnavailable as error:
+            return str(error) in ("failed", "too_long")  # it has answered, if only that it cannot
+        self.spend(found.completion_tokens)
+        _, in_time = await self.shadow.examined(messages, found, urgent=True, seconds=ends - time.monotonic())
+        return in_time
 
     def scripted(self, name: str) -> ScriptedLearner:
         """Return a second scripted learner of another name, where the first one is scripted."""

@@ -1,4 +1,7 @@
-"""POST /v1/feedback: what somebody says about an answer that their key received. Acknowledged once it is on disk."""
+"""POST /v1/feedback: what somebody says about an answer that they received. Acknowledged once it is on disk.
+
+Who received it is known by the key's name: who has a new key of the same name may speak of older answers.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from foretaste.deploy import http
 from foretaste.deploy.http import Receive, Refusal, Scope, Send
 from foretaste.deploy.keys import Key
+from foretaste.deploy.network.admission import admit
+from foretaste.deploy.network.encodings import read_decoded
 from foretaste.deploy.records import Accepted, Feedback
 from foretaste.deploy.store import FeedbackRefused, write_feedback
 from foretaste.errors import DeployError, unknown
@@ -26,12 +31,12 @@ LONGEST_CORRECTION = 100_000
 async def feedback(deployment: Deployment, scope: Scope, receive: Receive, send: Send) -> None:
     """Store one feedback.
 
-    Raises: Refusal for a body that is none, an id that the key never got (404), the same again (409), or a store that
-    fails (503: it was not stored, or is not known to be; send it again).
+    Raises: Refusal for a body that is none, an id that nobody of the key's name got (404), the same again (409), or a
+    store that fails (503: it was not stored, or is not known to be; send it again).
     """
     server = deployment.config.server
-    key = deployment.gatekeeper.admit(scope["headers"], ("user",))
-    body = await http.read_body(scope, receive, most=server.max_body_bytes, seconds=server.body_timeout_seconds)
+    key = admit(deployment, scope, ("user",))
+    body = await read_decoded(scope, receive, most=server.max_body_bytes, seconds=server.body_timeout_seconds)
     given = parse(http.parse_object(body), key)
     compare, correct_from = deployment.compare, deployment.config.takeover.correct_from
     future = deployment.writer.submit(
@@ -66,8 +71,11 @@ def parse(body: dict[str, Any], key: Key) -> Feedback:
         raise Refusal(400, "one_kind", f"Give exactly one of {', '.join(KINDS)}; this has {len(kinds)}.")
     kind, value = kinds[0], body[kinds[0]]
     if kind == "correction":
-        if not isinstance(value, str) or len(value) > LONGEST_CORRECTION:
-            raise Refusal(400, "bad_correction", f"`correction` must be text of at most {LONGEST_CORRECTION} letters.")
+        if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_CORRECTION:
+            message = (
+                f"`correction` must be the right answer: text of 1 to {LONGEST_CORRECTION} letters, not all blank."
+            )
+            raise Refusal(400, "bad_correction", message)
         return Feedback(response, key.id, kind, None, value)
     return Feedback(response, key.id, kind, _score(kind, value))
 

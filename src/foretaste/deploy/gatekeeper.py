@@ -35,7 +35,11 @@ class Gatekeeper:
 
         Raises: Refusal (401 without a valid key, 403 for another scope, 429 above the rate).
         """
+        headers = tuple(headers)
         given = next((value for name, value in headers if name == b"authorization"), None)
+        if given is None:  # as Azure's clients send it
+            bare = next((value for name, value in headers if name == b"api-key"), None)
+            given = None if bare is None else b"bearer " + bare
         if given is None:
             raise self.refusal(Refusal(401, "no_key", "No API key. Send the header Authorization: Bearer <key>."))
         scheme, _, secret = given.partition(b" ")

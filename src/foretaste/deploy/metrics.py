@@ -1,4 +1,5 @@
-"""What /metrics says, in Prometheus' format. No label ever holds text that a client sent.
+"""What /metrics says, in Prometheus' format. No label ever holds text that a client sent, but for the names of
+a request's settings: few, and of a setting's shape (`network/request_settings.py`).
 
 One registry a server, so that several can run in one process. Definitions: docs/deploy.md.
 """
@@ -23,6 +24,9 @@ class Metrics:
             return Gauge(f"foretaste_{name}", text, labels, registry=self.registry)
 
         self.requests = counter("requests", "Chats by who answered and the status", "route", "status")
+        self.unsupported = counter("unsupported", "Chats with a setting that the learner cannot honour", "setting")
+        self.passed_on = counter("passed_on", "Requests to other paths, passed through", "path", "status")
+        self.client_gone = counter("client_gone", "Requests whose client left before its answer was whole")
         self.kept_back = counter("kept_back", "Chats that the learner did not answer, by reason", "reason")
         self.refused = counter("refused", "Requests that were refused, by reason", "reason")
         self.shadow_offered = counter("shadow_offered", "Chats that the learner should have answered silently")
@@ -46,6 +50,10 @@ class Metrics:
         self.store_dropped = gauge("store_dropped", "Records that were left out")
         self.store_healthy = gauge("store_healthy", "1 while the store can be written")
         self.learner_ready = gauge("learner_ready", "1 while the learner's weights are loaded")
+        self.learner_out = gauge("learner_out", "1 while users do not wait for the learner, after a missed deadline")
+        self.connections = gauge("connections", "Connections that are open")
+        self.connections_refused = gauge("connections_refused", "Connections that found no place")
+        self.connections_evicted = gauge("connections_evicted", "Connections without a key that made place")
         self.learner_restarts = gauge("learner_restarts", "Times that the learner's process was started again")
         self._offered = self._answered = 0
         self._by_route: dict[tuple[str, int], Counter] = {}

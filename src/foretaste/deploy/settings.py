@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from foretaste.config import load_recipe
 from foretaste.deploy.kill import KILL_FILE
+from foretaste.deploy.network.addresses import check_incumbent, check_server
 from foretaste.deploy.stage_config import FIRST_LOOK, StageConfig
 from foretaste.errors import ConfigError
 
@@ -27,10 +27,29 @@ class ServerConfig:
     max_body_bytes: int = 4 << 20
     """A larger request is refused with 413."""
     max_connections: int = 1024
+    """When so many are open, the oldest one that has shown no valid key makes place for a new one."""
+    max_connections_per_address: int = 256
+    """A further one is refused with 503; 0: no limit, for a proxy in front from whose address all of them come."""
+    max_line_bytes: int = 8192
+    """A request with a longer first line is refused with 414."""
+    max_header_bytes: int = 32_768
+    """A request with larger headers is refused with 431."""
+    max_headers: int = 100
+    """A request with more headers is refused with 431."""
     header_timeout_seconds: float = 10.0
     """A connection that has not sent its whole request head by then is closed."""
     body_timeout_seconds: float = 30.0
     """A request whose body has not arrived by then is refused with 408."""
+    request_timeout_seconds: float = 900.0
+    """A request whose answer is not whole by then is ended: with 504, or its connection is closed."""
+    shutdown_seconds: float = 60.0
+    """How long running answers may go on after SIGTERM, Ctrl-C or SIGHUP without a readable file of settings."""
+    certfile: str | None = None
+    """Certificate chain (PEM) beside the configuration: the server then speaks HTTPS. SIGHUP reads it again."""
+    keyfile: str | None = None
+    """Its private key (PEM)."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins such as https://chat.example.org whose pages may call the API from a browser; "*": all."""
     requests_per_minute: int = 6000
     """Of one key; a tenth of it may come at once."""
     kill_file: str = KILL_FILE
@@ -43,14 +62,24 @@ class IncumbentConfig:
 
     kind: Literal["openai", "person"] = "openai"
     url: str = "http://127.0.0.1:8000/v1"
-    """Base URL, /v1 included where the endpoint has it."""
+    """Base URL, /v1 included where the endpoint has it; a query such as ?api-version=2024-10-21 goes with every
+    request."""
+    models: tuple[str, ...] = ()
+    """Names of models that the learner stands in for: it answers no request for another one. Empty: those that the
+    endpoint lists at /models; with `model` all, since it replaces every name."""
     model: str | None = None
     """Sent instead of the model that the client names; None forwards the client's bytes unchanged."""
     api_key_env: str | None = None
     """Environment variable that holds the endpoint's key; the clients' keys are never sent on."""
+    api_key_header: str = "authorization"
+    """Header that takes it; another one than authorization, such as Azure's api-key, gets it without "Bearer"."""
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 120.0
     """Longest silence between two pieces of an answer."""
+    answer_timeout_seconds: float = 600.0
+    """Longest time from a request to the end of its answer."""
+    wait_seconds: float = 10.0
+    """How long a request waits for one of `max_connections`; then it gets 503 with Retry-After."""
     attempts: int = 2
     """Tries of one request while the endpoint has not begun to answer."""
     max_connections: int = 256
@@ -224,8 +253,19 @@ def check(config: DeployConfig) -> None:
     positive = {
         "server.max_body_bytes": config.server.max_body_bytes,
         "server.requests_per_minute": config.server.requests_per_minute,
+        "server.max_connections": config.server.max_connections,
+        "server.max_line_bytes": config.server.max_line_bytes,
+        "server.max_header_bytes": config.server.max_header_bytes,
+        "server.max_headers": config.server.max_headers,
+        "server.header_timeout_seconds": config.server.header_timeout_seconds,
+        "server.body_timeout_seconds": config.server.body_timeout_seconds,
+        "server.request_timeout_seconds": config.server.request_timeout_seconds,
+        "server.shutdown_seconds": config.server.shutdown_seconds,
         "incumbent.attempts": config.incumbent.attempts,
         "incumbent.read_timeout_seconds": config.incumbent.read_timeout_seconds,
+        "incumbent.answer_timeout_seconds": config.incumbent.answer_timeout_seconds,
+        "incumbent.wait_seconds": config.incumbent.wait_seconds,
+        "incumbent.max_connections": config.incumbent.max_connections,
         "learner.max_new_tokens": config.learner.max_new_tokens,
         "learner.deadline_seconds": config.learner.deadline_seconds,
         "store.retention_days": config.store.retention_days,
@@ -235,12 +275,10 @@ def check(config: DeployConfig) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{name} = {value} cannot be used; accepted: more than 0")
-    url = urlsplit(config.incumbent.url)
-    if config.incumbent.kind == "openai" and (url.scheme not in ("http", "https") or not url.netloc):
-        raise ConfigError(
-            f"incumbent.url = {config.incumbent.url!r} cannot be used; accepted: http:// or https:// and a host, "
-            "such as https://api.openai.com/v1"
-        )
+    server = config.server
+    check_server(server.certfile, server.keyfile, server.cors_origins)
+    if config.incumbent.kind == "openai":
+        check_incumbent(config.incumbent.url, server.host, server.port)
     if config.learner.checkpoint and config.learner.scripted:
         raise ConfigError("learner.checkpoint and learner.scripted are both set; keep the one that shall learn")
 

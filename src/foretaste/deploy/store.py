@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from foretaste.deploy import reading
 from foretaste.deploy.judging import Comparator
 from foretaste.deploy.records import Accepted, Answer, Exchange, Feedback, LateAnswer, Verdict
-from foretaste.deploy.tables import JUDGEMENTS, REQUESTS, answers, checkpoints, feedback, meta, requests
+from foretaste.deploy.tables import JUDGEMENTS, REQUESTS, answers, checkpoints, feedback, keys, meta, requests
 from foretaste.errors import DeployError
 
 CHUNK = 400
@@ -207,8 +207,10 @@ def _carried_over(agreement: float, score: float | None, correct_from: float) ->
 
 
 def _find(connection: Connection, given: Feedback) -> str:
-    """Return the id of the request that a key may speak about."""
-    query = sa.select(requests.c.id).where(requests.c.key == given.key)
+    """Return the id of the request that a key may speak about: one of its own, or of a key of the same name."""
+    named = sa.select(keys.c.name).where(keys.c.id == given.key).scalar_subquery()
+    of_owner = sa.select(keys.c.id).where(keys.c.name == named, keys.c.scope == "user")
+    query = sa.select(requests.c.id).where(sa.or_(requests.c.key == given.key, requests.c.key.in_(of_owner)))
     own = connection.scalar(query.where(requests.c.id == given.response))
     if own is not None:
         return str(own)
