@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from foretaste.commands.arguments import parse
+from foretaste.commands.private_files import private_files
 from foretaste.errors import ConfigError, DeployError
 
 EXAMPLES = """\
@@ -61,7 +62,7 @@ def run(arguments: list[str]) -> int:
         if found is None:
             raise ConfigError("--head takes what `foretaste audit head` printed: SEQ:HASH")
         kept = audit.Head(int(found[1]), found[2])
-    with Offline.open(Path(given.config), check=False) as offline:
+    with private_files(), Offline.open(Path(given.config), check=False) as offline:
         if given.command == "repair":
             done = repair(offline.opened, offline.actor)
             print("\n".join(done) or "Nothing to repair: state, keys and kept heads are what the log says.")

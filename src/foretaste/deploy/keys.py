@@ -77,7 +77,7 @@ def revoke(connection: Connection, audit_key: bytes, identity: str, *, actor: st
 
 
 def listed(connection: Connection, audit_key: bytes) -> list[Key]:
-    """Return all keys that the log knows, oldest first; rows that somebody else put into the table are not among them."""
+    """Return all keys that the log knows, oldest first; rows that were only put into the table are not among them."""
     logged = follow(connection, audit_key).keys.values()
     return [Key(one.id, one.name, one.scope, one.created, one.revoked) for one in logged]
 

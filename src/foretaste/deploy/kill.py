@@ -51,9 +51,7 @@ class KillSwitch:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._watch_file, name="foretaste-kill-file", daemon=True)]
         if with_signal:
-            self._threads.append(
-                threading.Thread(target=self._watch_signal, name="foretaste-kill-signal", daemon=True)
-            )
+            self._threads.append(threading.Thread(target=self._watch_signal, name="foretaste-kill-signal", daemon=True))
         for thread in self._threads:
             thread.start()
 

@@ -1,4 +1,4 @@
-"""Hold every table of the store against the audit log: what `foretaste audit verify` does, and the server once a minute.
+"""Hold every table of the store against the audit log: what `foretaste audit verify` does, and a server every minute.
 
 `count` writes into the log what is there (rows, counters, the head of the judgements' digests), so that tables that
 were emptied and scores that were edited are found later. Next: `opening.py`.

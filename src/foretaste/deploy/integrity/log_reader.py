@@ -23,6 +23,9 @@ from foretaste.errors import DeployError
 from foretaste.hash_chain import GENESIS, Head, link
 
 
+BEGINNING = Head(0, GENESIS)
+
+
 class LoggedKey(NamedTuple):
     """A key as the log has it."""
 
@@ -39,7 +42,7 @@ class LoggedKey(NamedTuple):
 class LogReader:
     """What the entries up to `head` say."""
 
-    head: Head = Head(0, GENESIS)
+    head: Head = BEGINNING
     state: dict[str, str] = field(default_factory=dict)
     """Canonical JSON by name."""
     keys: dict[str, LoggedKey] = field(default_factory=dict)
@@ -47,7 +50,7 @@ class LogReader:
     """Rows that each table holds at least."""
     counters: dict[str, int] = field(default_factory=dict)
     """What each counter of `deploy_meta` has reached at least."""
-    digests: Head = Head(0, GENESIS)
+    digests: Head = BEGINNING
     """The last head of the chain of judgements that was written into the log."""
     deleted_before: float = 0.0
     """Records older than this (seconds since 1970) were deleted by retention."""

@@ -53,12 +53,14 @@ def open_store(config: DeployConfig, folder: Path, *, check: bool = True) -> Ope
         if files.resolve() != folder.resolve() and (opened := tighten(files)):
             logger.warning("%d files and folders below %s were open to others; now they are not", len(opened), files)
         with reading(engine) as connection:
-            key = audit.load_key(files, create=not _in_use(connection))
+            in_use = _in_use(connection)
+            key = audit.load_key(files, create=not in_use)
         heads = KeptHeads(config.audit, folder)
         if check:
             with reading(engine) as connection:
                 _refuse_edited(connection, key, heads, config)
-        state.begin(engine, key, config, heads=config.audit.heads if heads.ready() else None)
+        if check or not in_use:
+            state.begin(engine, key, config, heads=config.audit.heads if heads.ready() else None)
         if check:
             _keep_on(engine, key, config, heads)
     except BaseException:

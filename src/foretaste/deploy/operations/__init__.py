@@ -1,1 +1,1 @@
-"""Running a deployment: one server a store, settings that have no effect, retention, forgetting, copies of the store."""
+"""Running a deployment: one server a store, settings without effect, retention, forgetting, copies of the store."""

@@ -133,8 +133,8 @@ def _taken(folder: Path | None, holder: str) -> str:
     where = "this PostgreSQL store" if folder is None else f"the store in {str(folder)!r}"
     return (
         f"A server runs already on {where}: {holder}. One server decides for a store; a second one would count rates "
-        "apart and decide against it. See what it does: foretaste deploy status. End it first, or give this one a store "
-        "of its own: store.url in its settings"
+        "apart and decide against it. See what it does: foretaste deploy status. End it first, or give this one a "
+        "store of its own: store.url in its settings"
     )
 
 

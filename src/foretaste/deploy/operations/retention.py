@@ -117,7 +117,9 @@ def compact(engine: Engine) -> tuple[int, int]:
         try:
             raw.execute("VACUUM")
         except Exception as error:
-            raise DeployError(f"The store could not be compacted: {error}. It needs as much free space again") from error
+            raise DeployError(
+                f"The store could not be compacted: {error}. It needs as much free space again"
+            ) from error
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         sizes.append(_bytes(raw))
     return sizes[0], sizes[1]
