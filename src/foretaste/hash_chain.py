@@ -1,6 +1,7 @@
 """A chain of hashes: each entry's hash covers the one before, so that any later change shows.
 
-The ledger and a deployment's audit log are such chains; the log's hashes take a key. Next: `ledger.py`, `deploy/audit.py`.
+The ledger and a deployment's audit log are such chains; the log's hashes take a key. Next: `ledger.py`,
+`deploy/audit.py`.
 """
 
 from __future__ import annotations

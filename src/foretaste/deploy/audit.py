@@ -56,8 +56,8 @@ def load_key(folder: Path, *, create: bool) -> bytes:
             if not create:
                 raise DeployError(
                     f"No audit key: {str(file)!r} is missing and {KEY_VARIABLE} is not set. The log cannot be "
-                    "checked or continued without the key that it was written with. Put that key back from a copy. If it is lost, "
-                    "keep the old store as a record and begin a new one: set store.url to another folder"
+                    "checked or continued without the key that it was written with. Put that key back from a copy. If "
+                    "it is lost, keep the old store as a record and begin a new one: set store.url to another folder"
                 )
             _make_key(file)
         try:

@@ -206,9 +206,8 @@ def running(file: Path) -> int | None:
     """Return the process id in a file if that process runs and, where there is a lock beside it, holds that lock."""
     try:
         pid = int(file.read_text(encoding="utf-8"))
-        os.kill(pid, 0)
-    except PermissionError:  # somebody else's process
-        pass
+        with contextlib.suppress(PermissionError):  # somebody else's process
+            os.kill(pid, 0)
     except (OSError, ValueError):
         return None
     return None if held(file.parent) is False else pid

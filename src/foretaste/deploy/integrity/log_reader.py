@@ -22,7 +22,6 @@ from foretaste.deploy.tables import events
 from foretaste.errors import DeployError
 from foretaste.hash_chain import GENESIS, Head, link
 
-
 BEGINNING = Head(0, GENESIS)
 
 

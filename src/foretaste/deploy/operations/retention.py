@@ -68,7 +68,7 @@ def _oldest(column: Any, created: Any, before: float, size: int) -> Any:
 
 
 def _delete_old(connection: Connection, ids: Sequence[str], before: float, size: int) -> Deleted:
-    """Delete these requests, and answers and feedback that are themselves old: what came late stays for its own time."""
+    """Delete these requests, and answers and feedback that are themselves old: what came late stays longer."""
     counts: list[int] = []
     for table in (answers, feedback):
         numbers = list(connection.scalars(_oldest(table.c.number, table.c.created, before, 2 * size)))
@@ -93,11 +93,12 @@ def give_back(engine: Engine, *, stop: threading.Event | None = None) -> None:
             kept_track = connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() == 2
             if free == 0 or not kept_track:
                 break
-            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({PAGES})").fetchall()
+            raw: Any = connection.connection.driver_connection
+            raw.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall()  # it works for as long as rows are asked for
         time.sleep(PAUSE_SECONDS)
     with reading(engine) as connection:
         connection.rollback()  # a checkpoint needs a connection without a transaction
-        raw: Any = connection.connection.driver_connection
+        raw = connection.connection.driver_connection
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
