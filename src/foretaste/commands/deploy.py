@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from foretaste.commands.arguments import parse
+from foretaste.commands.private_files import private_files
 from foretaste.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   foretaste deploy init                      write a commented deploy.toml
+  foretaste deploy check                     settings that have no effect or cannot work; exit code 1 if there are any
   foretaste deploy status
   foretaste deploy promote                   one step on; hold and release stop and start the automatic ones
   foretaste deploy rollback
@@ -26,15 +28,17 @@ EXAMPLES = """\
   foretaste deploy key create alice          user key; --scope admin or person
   foretaste deploy key list
   foretaste deploy export out.jsonl
+  foretaste deploy forget alice              delete all that the keys of this name, or with this id, sent and got
+  foretaste deploy compact                   give the free space of an SQLite store back; no server may run
   foretaste deploy simulate                  a whole deployment in a simulated world, in minutes"""
 
 ACTIONS = ("hold", "release", "promote", "rollback")
-COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", "simulate")
+COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", "check", "forget", "compact", "simulate")
 
 
 @dataclass(frozen=True)
 class DeployArguments:
-    """Set up and steer a deployment: init, status, promote, hold, release, rollback, kill, cap, try, key, export.
+    """Set up and steer a deployment: init, check, status, promote, hold, release, rollback, kill, cap, try, key ...
 
     Everything but init works on the store, so it takes effect within a second where a server runs, and at the next
     start where none does. Every change is in the audit log, with your name: foretaste audit show
@@ -70,7 +74,9 @@ def run(arguments: list[str]) -> int:
     if command == "kill":
         _words(words, 0, 0, "kill [--lift]")
         return _kill(given)
-    with Offline.open(Path(given.config)) as offline:
+    if command == "check":
+        return _check(Path(_words(words, 0, 1, "check [FILE]")[0] if words else given.config))
+    with private_files(), Offline.open(Path(given.config), check=command not in ("status", "export")) as offline:
         return _COMMANDS[command](offline, words, given) or 0
 
 
@@ -99,10 +105,10 @@ def _kill(given: DeployArguments) -> int:
     from foretaste.deploy.offline import Offline
 
     try:
-        with Offline.open(path) as opened:
+        with private_files(), Offline.open(path) as opened:
             if given.lift:
-                opened.lift()
-                print("Lifted: the learner is let in again.")
+                found = opened.lift()
+                print("Lifted: the learner is let in again." + (f" At the switch's name was {found}." if found else ""))
             else:
                 opened.act("kill")
     except DeployError as error:
@@ -111,6 +117,37 @@ def _kill(given: DeployArguments) -> int:
         print(f"The learner is out, but the audit log could not be written: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check(path: Path) -> int:
+    """Print what there is to know about the settings; the exit code is 1 if there is anything."""
+    from foretaste.deploy import settings
+    from foretaste.deploy.operations.notices import notices
+
+    config = settings.load(path)
+    found = notices(config, path.parent.resolve(), path.read_text(encoding="utf-8"))
+    print("\n".join(map(str, found)) or f"{path}: every setting can work, and the incumbent answers.")
+    return 1 if found else 0
+
+
+def _forget(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
+    found = offline.forget(_words(words, 1, 1, "forget KEY-OR-OWNER")[0])
+    gone = found.deleted
+    print(
+        f"Deleted of {', '.join(f'{one.name} ({one.id})' for one in found.keys)}: {gone.requests} requests, "
+        f"{gone.answers} answers, {gone.feedback} feedbacks. The audit log holds a digest of them, and the key's name."
+    )
+    if found.checkpoints:
+        names = ", ".join(one[:12] for one in found.checkpoints)
+        print(f"Weights that were trained since the first of them may hold what was said: {names}.")
+    print("Copies of the store, exports and old_tasks.file are not touched. A server that runs may yet write requests")
+    print("that it had begun, and the keys still work: foretaste deploy key revoke ID, then forget once more.")
+
+
+def _compact(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
+    _words(words, 0, 0, "compact")
+    before, after = offline.compact()
+    print(f"{before / 1e6:.1f} -> {after / 1e6:.1f} MB; from now on retention gives space back by itself")
 
 
 def _status(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
@@ -133,6 +170,8 @@ def _cap(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
 def _try(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
     path = _words(words, 1, 1, "try FOLDER")[0]
     print(f"{offline.try_checkpoint(Path(path))[:12]} is tried in shadow as soon as a server has loaded it")
+    if offline.config.learner.checkpoint is None and offline.config.learner.scripted is None:
+        print("No learner is configured, so no server will load it: set learner.checkpoint first.", file=sys.stderr)
 
 
 def _key(offline: Offline, words: tuple[str, ...], given: DeployArguments) -> None:
@@ -168,4 +207,6 @@ _COMMANDS: dict[str, Any] = {
     "try": _try,
     "key": _key,
     "export": _export,
+    "forget": _forget,
+    "compact": _compact,
 }

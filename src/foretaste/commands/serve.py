@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from foretaste.commands.arguments import parse
+from foretaste.commands.private_files import private_files
 from foretaste.errors import DeployError, ForetasteError
+
+if TYPE_CHECKING:
+    from foretaste.deploy.settings import DeployConfig
 
 EXAMPLES = """\
   foretaste deploy init deploy.toml
@@ -45,16 +50,12 @@ def run(arguments: list[str]) -> int:
     except ImportError as error:
         raise ForetasteError(f"Serving needs {error.name}. Install it: pip install 'foretaste[deploy]'") from error
     import dataclasses
-    import gc
     import logging
-    import sys
 
     from foretaste.deploy import settings
-    from foretaste.deploy.deployment import make_first_keys
     from foretaste.deploy.kill import block_signal
-    from foretaste.deploy.network.addresses import plain_http_warning
     from foretaste.deploy.network.open_files import allow_open_files
-    from foretaste.deploy.server import App, server_of
+    from foretaste.deploy.operations.notices import notices
 
     file = Path(given.config)
     config = settings.load(file)
@@ -66,11 +67,22 @@ def run(arguments: list[str]) -> int:
     listening = {name: value for name, value in (("host", given.host), ("port", given.port)) if value is not None}
     config = dataclasses.replace(config, server=dataclasses.replace(config.server, **listening, **files))
     settings.check(config)
-    if warning := plain_http_warning(config.server.host, config.server.certfile):
-        print(f"Warning: {warning}", file=sys.stderr)
     allow_open_files(2 * config.server.max_connections + config.incumbent.max_connections + 128)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    text = file.read_text(encoding="utf-8")
+    for one in notices(config, file.parent.resolve(), text):
+        print(f"Note: {one}", file=sys.stderr)
     block_signal()
+    with private_files():
+        return _serve(config, file)
+
+
+def _serve(config: DeployConfig, file: Path) -> int:
+    import gc
+
+    from foretaste.deploy.deployment import make_first_keys
+    from foretaste.deploy.server import App, server_of
+
     app = App(config, file.parent.resolve(), with_signal=True, file=file.resolve())
     for scope, secret in make_first_keys(app.deployment).items():
         print(f"{scope} key, shown only now: {secret}")

@@ -40,7 +40,8 @@ async def feedback(deployment: Deployment, scope: Scope, receive: Receive, send:
     given = parse(http.parse_object(body), key)
     compare, correct_from = deployment.compare, deployment.config.takeover.correct_from
     future = deployment.writer.submit(
-        lambda connection: write_feedback(connection, given, compare, correct_from=correct_from)
+        lambda connection: write_feedback(connection, given, compare, correct_from=correct_from),
+        size=len(given.text or ""),
     )
     try:
         async with asyncio.timeout(SECONDS):

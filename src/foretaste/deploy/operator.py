@@ -30,7 +30,7 @@ def act(deployment: Deployment, name: str, actor: str) -> State:
 
 def act_on_store(engine: Engine, key: bytes, config: DeployConfig, name: str, actor: str) -> State:
     """Do what a person asks for on the store; a running server takes it over within a second."""
-    changes, reason = changes_for(name, states.load(engine), config, _seen(engine))
+    changes, reason = changes_for(name, states.load(engine, key), config, _seen(engine))
     return states.change(engine, key, name, actor, changes, reason)
 
 

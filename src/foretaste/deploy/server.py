@@ -216,6 +216,8 @@ class App:
                 "status": "ok",
                 "stage": deployment.state.stage,
                 "killed": deployment.killed,
+                "kill_switch": deployment.switch.fault or "watching",
+                "records": "changed outside the log" if deployment.tampered else "ok",
                 "store": "ok" if deployment.writer.healthy else "failing",
                 "learner": "none" if learner is None else present,
                 "models": "" if learner is None else deployment.stand_in.problem,

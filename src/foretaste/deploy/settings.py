@@ -163,8 +163,21 @@ class StoreConfig:
     """Requests, answers and feedback older than this are deleted; the audit log is kept."""
     queue: int = 20_000
     """Records that may wait to be written; further ones are left out, and counted."""
+    queue_bytes: int = 64 << 20
+    """Bytes of prompts and answers that may wait to be written; records beyond them are left out, and counted."""
     flush_seconds: float = 0.1
     """Longest time that a record waits to be written with others; feedback never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """Where the audit log's head is kept beside the store, so that a log whose end was cut off is found out."""
+
+    heads: str = "audit-heads"
+    """A folder beside the configuration or an absolute one, a file a day; "" keeps none. Best where the store's
+    administrator cannot write."""
+    syslog: bool = False
+    """Every head goes to the system's log too, as foretaste in authpriv."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +237,7 @@ class DeployConfig:
     caps: CapsConfig = field(default_factory=CapsConfig)
     harm: HarmConfig = field(default_factory=HarmConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     old_tasks: OldTasksConfig = field(default_factory=OldTasksConfig)
     exam: ExamConfig = field(default_factory=ExamConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -270,6 +284,7 @@ def check(config: DeployConfig) -> None:
         "learner.deadline_seconds": config.learner.deadline_seconds,
         "store.retention_days": config.store.retention_days,
         "store.queue": config.store.queue,
+        "store.queue_bytes": config.store.queue_bytes,
         "training.every": config.training.every,
     }
     for name, value in positive.items():
@@ -279,6 +294,8 @@ def check(config: DeployConfig) -> None:
     check_server(server.certfile, server.keyfile, server.cors_origins)
     if config.incumbent.kind == "openai":
         check_incumbent(config.incumbent.url, server.host, server.port)
+    if server.kill_file in ("", ".", "..") or "\0" in server.kill_file:
+        raise ConfigError(f"server.kill_file = {server.kill_file!r} cannot be used; accepted: a file's name")
     if config.learner.checkpoint and config.learner.scripted:
         raise ConfigError("learner.checkpoint and learner.scripted are both set; keep the one that shall learn")
 

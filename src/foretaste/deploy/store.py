@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from foretaste.deploy import reading
+from foretaste.deploy.integrity.digests import write_digests
 from foretaste.deploy.judging import Comparator
 from foretaste.deploy.records import Accepted, Answer, Exchange, Feedback, LateAnswer, Verdict
 from foretaste.deploy.tables import JUDGEMENTS, REQUESTS, answers, checkpoints, feedback, keys, meta, requests
@@ -141,6 +142,7 @@ def set_score(connection: Connection, number: int, score: float | None, judge_na
     place = None if score is None else _take_numbers(connection, JUDGEMENTS, 1) + 1
     values = {"score": score, "judge": judge_name, "judged": place}
     connection.execute(answers.update().where(answers.c.number == number).values(**values))
+    write_digests(connection, [number])
 
 
 def write_feedback(
@@ -263,6 +265,7 @@ def number_judged(connection: Connection, ids: Sequence[str]) -> None:
         before = _take_numbers(connection, JUDGEMENTS, len(numbers))
         for place, number in enumerate(numbers, before + 1):
             connection.execute(answers.update().where(answers.c.number == number).values(judged=place))
+        write_digests(connection, numbers)
 
 
 def requests_seen(connection: Connection) -> int:

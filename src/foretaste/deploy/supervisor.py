@@ -16,26 +16,31 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from foretaste.deploy import audit, keys, promotion, state, store
+from foretaste.deploy import audit, keys, promotion, state
 from foretaste.deploy.analysis import Finding
-from foretaste.deploy.database import reading, writing
+from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment, describe
 from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
+from foretaste.deploy.integrity import checks
+from foretaste.deploy.integrity.log_reader import follow
 from foretaste.deploy.learner import Learner, LearnerUnavailable
 from foretaste.deploy.old_items import OldItems
+from foretaste.deploy.operations import retention
 from foretaste.deploy.promotion import Seen
 from foretaste.deploy.stages import Decision
 from foretaste.deploy.state import State
 from foretaste.deploy.training_client import Training
 from foretaste.deploy.weights import Loop, Weights
 from foretaste.errors import ForetasteError
+from foretaste.hash_chain import Head
 
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 0.5
 """How soon a change at the command line reaches the server."""
 RETENTION_SECONDS = 3600.0
+LOCK_SECONDS = 5.0
 
 
 class Job(NamedTuple):
@@ -62,17 +67,19 @@ class Supervisor:
         self._exam = Examination.of(config.exam, deployment.folder, deployment.files)
         if self._exam:
             deployment.on_killed.append(lambda _, exam=self._exam: exam.stop())
-        self._head = -1
+        self._head: Head | None = None
         self._stop = threading.Event()
         self._due: dict[str, float] = {}
         jobs: list[Job] = [
             Job("look", config.takeover.every_seconds, self.look),
             Job("refusals", AUDIT_SECONDS, self.audit_refusals),
-            Job("retention", RETENTION_SECONDS, self.retain),
+            Job("records", AUDIT_SECONDS, self.check_records),
+            Job("lock", LOCK_SECONDS, self.keep_lock),
         ]
+        apart = [Job("retention", RETENTION_SECONDS, self.retain)]
         self._threads = [
             threading.Thread(target=self._run, args=arguments, name=f"foretaste-{arguments[0].name}", daemon=True)
-            for arguments in ([Job("sync", 0.0, self.sync)], jobs)
+            for arguments in ([Job("sync", 0.0, self.sync)], jobs, apart)
         ]
         for thread in self._threads:
             thread.start()
@@ -110,11 +117,12 @@ class Supervisor:
             deployment.change("killed", "server", {"killed": True}, reason)
             deployment.switch.unrecorded = ""
         with deployment.changing, reading(deployment.engine) as connection:
-            head = audit.read_head(connection).seq
+            head = audit.read_head(connection)
             if head == self._head:
                 return
-            found = state.read(connection)
-            valid = keys.valid_by_hash(connection)
+            found = state.read(connection, deployment.audit_key)
+            valid = keys.valid_by_hash(connection, deployment.audit_key)
+            deployment.heads.keep(follow(connection, deployment.audit_key).head)
             self._head = head
             was_killed, deployment.state = deployment.state.killed, found
         deployment.gatekeeper.keys = valid
@@ -125,18 +133,36 @@ class Supervisor:
 
     def audit_refusals(self) -> None:
         """Write down how often requests were refused, by reason and key."""
-        taken, self._deployment.gatekeeper.refusals = self._deployment.gatekeeper.refusals, {}
+        gatekeeper = self._deployment.gatekeeper
+        taken = gatekeeper.take_refusals()
         if taken:
             counts = [{"reason": reason, "key": key, "count": count} for (reason, key), count in sorted(taken.items())]
-            self._deployment.record("refused", "server", {"refusals": counts})
+            try:
+                self._deployment.record("refused", "server", {"refusals": counts})
+            except ForetasteError:
+                gatekeeper.put_back(taken)
+                raise
 
     def retain(self) -> None:
-        """Delete what is older than the retention."""
-        before = self._deployment.now() - 86_400 * self._deployment.config.store.retention_days
-        with writing(self._deployment.engine) as connection:
-            deleted = store.delete_older(connection, before)
-        if deleted:
-            self._deployment.record("retention", "server", {"requests_deleted": deleted, "before": before})
+        """Delete what is older than the retention, in a thread that nothing else waits for."""
+        deployment = self._deployment
+        before = deployment.now() - 86_400 * deployment.config.store.retention_days
+        retention.retain(deployment.engine, deployment.audit_key, before, stop=self._stop)
+
+    def check_records(self) -> None:
+        """Write into the log what the store holds, and tell where it is not what the log says."""
+        deployment = self._deployment
+        deployment.count()
+        with reading(deployment.engine) as connection:
+            found = tuple(checks.quick_differences(connection, follow(connection, deployment.audit_key)))
+        for one in found:
+            if one not in deployment.tampered:
+                logger.critical("The store was changed outside the log: %s. See: foretaste audit verify", one)
+        deployment.tampered = found
+
+    def keep_lock(self) -> None:
+        """Take the store's lock again where a database server has lost it with its connection."""
+        self._deployment.lock.keep(self._deployment.engine)
 
     # Thresholds and stages ----------------------------------------------------------------------
 

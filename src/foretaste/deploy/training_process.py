@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ RETRY_SECONDS = 5.0
 def run(config: DeployConfig, folder: str) -> None:
     """Learn until the process that started this one is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)  # checkpoints and what is learned from hold what users said
     import torch
 
     torch.set_num_threads(config.training.threads)
@@ -65,7 +67,7 @@ class TrainingWork:
         self.engine: Engine = open_engine(store_url(config, folder), create=False)
         self.key = audit.load_key(files, create=False)
         self.progress = files / PROGRESS_FILE
-        now = state.load(self.engine)
+        now = state.load(self.engine, self.key)
         path = folder / (now.accepted_path or now.checkpoint_path or config.learner.checkpoint or "")
         accepted = checkpoint.read(path)
         progress = read_json(self.progress)
@@ -94,7 +96,7 @@ class TrainingWork:
 
     def step(self) -> bool:
         """Learn from the next judgements if there are enough and it is permitted; return whether something was done."""
-        now = state.load(self.engine)
+        now = state.load(self.engine, self.key)
         if not now.may_learn or now.killed:
             return False
         if now.accepted is not None and now.accepted_path and now.accepted != self.trainer.accepted.id:
