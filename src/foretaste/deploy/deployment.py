@@ -68,6 +68,8 @@ class Deployment:
         """Monotonic time until which users do not wait for a learner that was too slow."""
         self.changing = threading.Lock()
         """Held while `state` is replaced, so that none is replaced by an older one."""
+        self.check_share = config.takeover.check_share
+        """Share of a live learner's answers that are checked now (`promise/watch.py`); the supervisor sets it."""
         self.on_killed: list[Any] = []
         """Called, from the kill switch's thread, with the reason."""
         self._began = (time.time(), time.monotonic())

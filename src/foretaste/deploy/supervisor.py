@@ -24,7 +24,7 @@ from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
 from foretaste.deploy.learner import Learner, LearnerUnavailable
 from foretaste.deploy.old_items import OldItems
-from foretaste.deploy.promotion import Seen
+from foretaste.deploy.promotion import Seen, Volunteers
 from foretaste.deploy.stages import Decision
 from foretaste.deploy.state import State
 from foretaste.deploy.training_client import Training
@@ -53,6 +53,8 @@ class Supervisor:
     def __init__(self, deployment: Deployment, loop: asyncio.AbstractEventLoop, training: Training) -> None:
         self.seen: dict[str, Seen] = {}
         """The last decision about each checkpoint: `current` and `candidate`."""
+        self.volunteers = Volunteers({}, "")
+        """What users volunteered, as of the last look: it may stop things, never start them."""
         self._deployment, self._loop, self._training = deployment, Loop(loop), training
         self._weights = Weights(deployment, self._loop)
         config = deployment.config
@@ -160,10 +162,12 @@ class Supervisor:
         deployment, present = self._deployment, self._deployment.state
         found = promotion.calibrated(deployment, present)
         if found is not None:
-            changes = {name: getattr(found, name) for name in promotion.CALIBRATION}
+            changes = {name: getattr(found, name) for name in promotion.CALIBRATION} | {"trials": found.trials}
             present = self._change("calibrated", changes, str((found.threshold or {}).get("reason", "")), present)
         old = self._held_against_old(present, present) if present.stage == "shadow" else None
-        decided = self._examined(promotion.decision(deployment, present, old), present)
+        self.volunteers = promotion.volunteers_of(deployment, present)
+        deployment.check_share = promotion.next_check_share(deployment, present, self.volunteers)
+        decided = self._examined(promotion.decision(deployment, present, old, self.volunteers), present)
         self.seen["current"] = Seen(decided.kind, decided.reason, decided.findings)
         share = decided.stage.share
         if decided.kind == "rollback" or (decided.kind == "promote" and not present.held):
@@ -180,6 +184,7 @@ class Supervisor:
         found = promotion.calibrated(deployment, present)
         if found is not None:
             changes = {f"candidate_{name}": getattr(found, name) for name in promotion.CALIBRATION if name != "tau"}
+            changes |= {"trials": found.trials}
             now = self._change("candidate_calibrated", changes, str((found.threshold or {}).get("reason", "")), now)
             present = promotion.as_candidate(now)
         old = self._held_against_old(present, now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -73,6 +74,10 @@ class Weights:
         known = (present.checkpoint, present.candidate, present.accepted)
         if newest is None or newest.id in known or newest.number <= max(present.taken_up, self._unfit):
             return
+        by_person = "by" in json.loads(newest.note or "{}")
+        tried = present if present.stage == "shadow" else promotion.as_candidate(present)
+        if not by_person and tried.checkpoint is not None and not promotion.gives_way(deployment, tried):
+            return  # what is tried now is worth waiting for; the newest of then is taken up later
         taken = {"taken_up": newest.number}
         if present.stage != "shadow":
             values = {
