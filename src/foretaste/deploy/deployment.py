@@ -26,6 +26,7 @@ from foretaste.deploy.learner import Learner, ScriptedLearner
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.metrics import Metrics
 from foretaste.deploy.people import PeopleQueue
+from foretaste.deploy.promise.volunteers import Volunteers
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.shadow import Judges, Shadow
 from foretaste.deploy.state import State
@@ -70,6 +71,8 @@ class Deployment:
         """Held while `state` is replaced, so that none is replaced by an older one."""
         self.check_share = config.takeover.check_share
         """Share of a live learner's answers that are checked now (`promise/watch.py`); the supervisor sets it."""
+        self.volunteers = Volunteers({}, "")
+        """What users volunteered, as of the last look: it may stop things, never start them."""
         self.on_killed: list[Any] = []
         """Called, from the kill switch's thread, with the reason."""
         self._began = (time.time(), time.monotonic())

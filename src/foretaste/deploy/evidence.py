@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from foretaste.deploy.analysis import Evidence, Finding
+from foretaste.deploy.promise.checks import RIGHT, UNKNOWN, WRONG, ServedChecks
 from foretaste.deploy.promise.statement import Promise
 from foretaste.deploy.promise.volunteers import Exposure, Vote
-from foretaste.deploy.promise.watch import Checked, alerts_in
 from foretaste.deploy.state import State
 from foretaste.deploy.store import alarms_of, requests_seen
 from foretaste.deploy.tables import answers, feedback, judgements, requests
@@ -44,24 +45,24 @@ class Mature(NamedTuple):
         return sa.and_(requests.c.number <= self.number, requests.c.created <= self.created)
 
 
-def _said(judge: str | None, name: str) -> Any:
-    """Return the words of one judge as a table, one row an answer; of no judge there is none."""
-    return (
-        sa.select(judgements.c.answer, judgements.c.score).where(judgements.c.judge == (judge or "nobody")).subquery(name)
-    )
+def _with_words(query: Any, promise: Promise) -> tuple[Any, Any, Any]:
+    """Join what each stated judge says of an answer; return the joined tables, the first judge's word, the second's."""
+    columns: list[Any] = []
+    for place, judge in enumerate((*promise.words, *([promise.second_judge] if promise.second_judge else []))):
+        said = judgements.alias(f"said_{place}")
+        query = query.outerjoin(said, sa.and_(said.c.answer == answers.c.number, said.c.judge == judge))
+        columns.append(said.c.score)
+    second = columns.pop() if promise.second_judge else sa.null()
+    first = sa.func.coalesce(*columns) if len(columns) > 1 else columns[0] if columns else sa.null()
+    return query, first.label("first"), second.label("second")
 
 
 def _checks(promise: Promise, columns: list[Any]) -> Any:
     """Return a query of the learner's answers to randomly checked requests, with what each stated judge says."""
-    first, second = _said(promise.judge, "first_judge"), _said(promise.second_judge, "second_judge")
-    asked = sa.and_(requests.c.second.is_(True), sa.literal(promise.second_judge is not None))
-    return (
-        sa.select(*columns, first.c.score.label("first"), second.c.score.label("second"), asked.label("asked"))
-        .select_from(answers.join(requests, requests.c.id == answers.c.request))
-        .outerjoin(first, first.c.answer == answers.c.number)
-        .outerjoin(second, second.c.answer == answers.c.number)
-        .where(_LEARNER, requests.c.sampled)
-    )
+    tables, first, second = _with_words(answers.join(requests, requests.c.id == answers.c.request), promise)
+    asked = sa.func.coalesce(requests.c.second, sa.false()) if promise.second_judge else sa.false()
+    query = sa.select(*columns, first, second, asked.label("asked")).select_from(tables)
+    return query.where(_LEARNER, requests.c.sampled)
 
 
 def judged_answers(
@@ -128,45 +129,28 @@ def _mature_of(query: Any, checkpoint: str, fresh_from: int, mature: Mature) -> 
     return query.where(answers.c.checkpoint == checkpoint, requests.c.number > fresh_from, mature.holds())
 
 
-class Served(NamedTuple):
-    """One served answer that was checked."""
-
-    number: int
-    """Of its request."""
-    stage: str
-    share: float
-    """Of served answers that were checked then."""
-    mature: bool
-    first: bool | None
-    """Right by the first judge; None: unknown."""
-    second: bool | None
-    asked: bool
-
-
 def served_checks(
     connection: Connection, checkpoint: str, promise: Promise, mature: Mature, *, after: int, correct_from: float
-) -> list[Served]:
+) -> ServedChecks:
     """Return the checks of answers that users got from a checkpoint, after the request `after`, in order."""
     columns = [requests.c.number, requests.c.created, requests.c.stage, requests.c.check_share]
     query = _checks(promise, columns).where(
         answers.c.served, answers.c.checkpoint == checkpoint, requests.c.number > after
     )
+    rows = list(connection.execute(query.order_by(requests.c.number)))
 
-    def right(score: float | None) -> bool | None:
-        return None if score is None else score >= correct_from
+    def word(score: float | None) -> int:
+        return UNKNOWN if score is None else RIGHT if score >= correct_from else WRONG
 
-    return [
-        Served(
-            row.number,
-            row.stage,
-            1.0 if row.check_share is None else row.check_share,
-            row.number <= mature.number and row.created <= mature.created,
-            right(row.first),
-            right(row.second) if row.asked else None,
-            bool(row.asked),
-        )
-        for row in connection.execute(query.order_by(requests.c.number))
-    ]
+    return ServedChecks(
+        number=np.array([row.number for row in rows], dtype=np.int64),
+        live=np.array([row.stage == "live" for row in rows], dtype=np.bool_),
+        share=np.array([1.0 if row.check_share is None else row.check_share for row in rows], dtype=np.float64),
+        mature=np.array([row.number <= mature.number and row.created <= mature.created for row in rows], np.bool_),
+        first=np.array([word(row.first) for row in rows], dtype=np.int8),
+        second=np.array([word(row.second) if row.asked else UNKNOWN for row in rows], dtype=np.int8),
+        asked=np.array([bool(row.asked) for row in rows], dtype=np.bool_),
+    )
 
 
 def gather(
@@ -190,57 +174,26 @@ def gather(
     )
     harm = sa.select(sa.func.sum(answers.c.harm)).join(requests, requests.c.id == answers.c.request)
     began = max(state.watched_from, state.fresh_from)
-    checks: list[Served] = []
+    watched: dict[str, Any] = {}
     if state.stage != "shadow":
         checks = served_checks(connection, checkpoint, promise, mature, after=began, correct_from=correct_from)
-    counted = count_served([one for one in checks if one.number > state.since])
+        watched = checks.evidence(state.since)
     return Evidence(
         checkpoint=checkpoint,
         requests=max(0, requests_seen(connection) - state.since),
         learner_answers=int(connection.scalar(base) or 0),
         served=int(connection.scalar(base.where(answers.c.served)) or 0),
-        served_judged=counted.judged,
-        served_correct=counted.correct,
-        served_unknown=counted.unknown,
-        served_outcomes=tuple(one.first is not False for one in checks),
-        alerts=alerts_in([one.share for one in checks]),
-        second_outcomes=tuple(one.first is not False and one.second is not False for one in checks if one.asked),
         threshold=threshold,
         old_tasks=old_tasks,
         alarms=alarms_of(connection, checkpoint),
         harm=float(connection.scalar(harm.where(since, _LEARNER, answers.c.served)) or 0.0),
         trial=max(1, state.trial),
         complaints=complaints,
+        **watched,
     )
 
 
-class Counted(NamedTuple):
-    """Checks of served answers, counted for a promotion."""
-
-    judged: int
-    correct: int
-    unknown: int
-
-
-def count_served(checks: list[Served]) -> Counted:
-    """Count mature checks: judged by all who were asked, right by all of them, and unknown.
-
-    Checks that are judged before they are mature wait too: wrong answers may be found later than right ones.
-    """
-    ripe = [one for one in checks if one.mature]
-    wrong = sum(one.first is False or one.second is False for one in ripe)
-    right = sum(one.first is True and (one.second is True or not one.asked) for one in ripe)
-    return Counted(right + wrong, right, len(ripe) - right - wrong)
-
-
 # For the share of checks ----------------------------------------------------------------------
-
-
-def live_checks(checks: list[Served]) -> list[Checked]:
-    """Return the checks of the live stage as `promise/watch.py` weighs them."""
-    return [
-        Checked(one.first is False or one.second is False, one.share) for one in checks if one.stage == "live"
-    ]
 
 
 def served_live(connection: Connection, checkpoint: str, *, after: int) -> int:
@@ -279,16 +232,18 @@ def reach(connection: Connection, state: State, *, value: Literal["request", "an
 
 def votes(connection: Connection, promise: Promise, *, correct_from: float) -> list[Vote]:
     """Return what users said of the learner's answers that the first judge has judged too, newest requests alone."""
-    first = _said(promise.judge, "first_judge")
-    query = (
-        sa.select(feedback.c.key, feedback.c.score, first.c.score.label("first"))
-        .join(requests, requests.c.id == feedback.c.request)
+    served = (
+        feedback.join(requests, requests.c.id == feedback.c.request)
         .join(answers, sa.and_(answers.c.request == requests.c.id, _LEARNER, answers.c.served))
-        .join(first, first.c.answer == answers.c.number)
+    )
+    tables, first, _ = _with_words(served, promise)
+    query = (
+        sa.select(feedback.c.key, feedback.c.score, first)
+        .select_from(tables)
         .where(feedback.c.score.is_not(None), requests.c.number > requests_seen(connection) - NEWEST_VOTES)
         .order_by(feedback.c.number)
     )
-    rows = connection.execute(query)
+    rows = [row for row in connection.execute(query) if row.first is not None]
     return [Vote(row.key, row.score >= correct_from, row.first >= correct_from) for row in rows]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
@@ -20,7 +20,7 @@ from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.promise.calibration import CALIBRATION, recalibrated, standing
 from foretaste.deploy.promise.statement import Promise, promise_of
-from foretaste.deploy.promise.volunteers import complaint_warning, not_counted, records_of
+from foretaste.deploy.promise.volunteers import Volunteers, complaint_warning, not_counted, records_of
 from foretaste.deploy.promise.watch import check_share, inputs_shifted
 from foretaste.deploy.stage_config import StageConfig
 from foretaste.deploy.stages import Decision, Stage
@@ -83,9 +83,7 @@ def _checks_of(
     )
 
 
-def decision(
-    deployment: Deployment, state: State, old_tasks: Finding | None, volunteers: Volunteers | None = None
-) -> Decision:
+def decision(deployment: Deployment, state: State, old_tasks: Finding | None) -> Decision:
     """Return what the evidence about the checkpoint in `state` calls for."""
     with reading(deployment.engine) as connection:
         found = store_evidence.gather(
@@ -95,18 +93,9 @@ def decision(
             correct_from=deployment.config.takeover.correct_from,
             threshold=standing(state),
             old_tasks=old_tasks,
-            complaints=volunteers.warning if volunteers else "",
+            complaints=deployment.volunteers.warning,
         )
     return stages.decide(stage_of(state), found, stage_config(deployment, state))
-
-
-class Volunteers(NamedTuple):
-    """What feedback that nobody asked for says; it starts nothing."""
-
-    ignored: dict[str, str]
-    """Keys that count no longer, with the reason."""
-    warning: str
-    """More complaints about the learner than about the incumbent, or ""."""
 
 
 def volunteers_of(deployment: Deployment, state: State) -> Volunteers:
@@ -123,7 +112,7 @@ def volunteers_of(deployment: Deployment, state: State) -> Volunteers:
     return Volunteers(ignored, complaint_warning(exposures, ignored))
 
 
-def next_check_share(deployment: Deployment, state: State, volunteers: Volunteers) -> float:
+def next_check_share(deployment: Deployment, state: State) -> float:
     """Return the share of a live learner's answers to check from now on (`promise/watch.py`)."""
     config = deployment.config.takeover
     after, threshold = max(state.watched_from, state.fresh_from), standing(state)
@@ -138,12 +127,12 @@ def next_check_share(deployment: Deployment, state: State, volunteers: Volunteer
         seen = store_evidence.reach(connection, state, value=config.value)
     shifted = inputs_shifted(seen.reached, seen.arrived, threshold.served_share, threshold.n)
     return check_share(
-        store_evidence.live_checks(checks),
+        checks.wrong[checks.live].tolist(),
         average=config.check_share,
         served=served,
         alpha=deployment.config.stages.alpha,
         usual=threshold.observed,
-        also=shifted or bool(volunteers.warning),
+        also=shifted or bool(deployment.volunteers.warning),
     )
 
 

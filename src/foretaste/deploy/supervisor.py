@@ -24,7 +24,7 @@ from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
 from foretaste.deploy.learner import Learner, LearnerUnavailable
 from foretaste.deploy.old_items import OldItems
-from foretaste.deploy.promotion import Seen, Volunteers
+from foretaste.deploy.promotion import Seen
 from foretaste.deploy.stages import Decision
 from foretaste.deploy.state import State
 from foretaste.deploy.training_client import Training
@@ -53,8 +53,6 @@ class Supervisor:
     def __init__(self, deployment: Deployment, loop: asyncio.AbstractEventLoop, training: Training) -> None:
         self.seen: dict[str, Seen] = {}
         """The last decision about each checkpoint: `current` and `candidate`."""
-        self.volunteers = Volunteers({}, "")
-        """What users volunteered, as of the last look: it may stop things, never start them."""
         self._deployment, self._loop, self._training = deployment, Loop(loop), training
         self._weights = Weights(deployment, self._loop)
         config = deployment.config
@@ -165,9 +163,9 @@ class Supervisor:
             changes = {name: getattr(found, name) for name in promotion.CALIBRATION} | {"trials": found.trials}
             present = self._change("calibrated", changes, str((found.threshold or {}).get("reason", "")), present)
         old = self._held_against_old(present, present) if present.stage == "shadow" else None
-        self.volunteers = promotion.volunteers_of(deployment, present)
-        deployment.check_share = promotion.next_check_share(deployment, present, self.volunteers)
-        decided = self._examined(promotion.decision(deployment, present, old, self.volunteers), present)
+        deployment.volunteers = promotion.volunteers_of(deployment, present)
+        deployment.check_share = promotion.next_check_share(deployment, present)
+        decided = self._examined(promotion.decision(deployment, present, old), present)
         self.seen["current"] = Seen(decided.kind, decided.reason, decided.findings)
         share = decided.stage.share
         if decided.kind == "rollback" or (decided.kind == "promote" and not present.held):

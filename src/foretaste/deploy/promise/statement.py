@@ -34,6 +34,8 @@ class Promise:
     """A check counts from so long after its request on, however and whenever it was judged."""
     maturity_requests: int
     """It also waits for so many further requests."""
+    words: tuple[str, ...]
+    """Whose word is taken as the first judge's, the first that has said anything."""
     truth: bool
     """The first judge knows the truth (a verifier, a person); False: it can be wrong itself, as an incumbent can."""
 
@@ -91,8 +93,18 @@ def promise_of(config: DeployConfig) -> Promise:
         second_share=takeover.second_share,
         maturity_seconds=takeover.maturity_seconds,
         maturity_requests=takeover.maturity_requests,
+        words=_words(judge, second, named=takeover.judge != "auto"),
         truth=judge in ("verifier", "person") or (judge == "comparator" and config.incumbent.kind == "person"),
     )
+
+
+def _words(judge: FirstJudge | None, second: SecondJudge | None, *, named: bool) -> tuple[str, ...]:
+    """Return whose word counts as the first judge's; where none is named, a verifier's before the comparator's."""
+    if judge is None:
+        return ()
+    if named or judge == "person":
+        return (judge,)
+    return tuple(one for one in ("verifier", "comparator") if one != second)
 
 
 def first_judge(config: DeployConfig) -> FirstJudge | None:

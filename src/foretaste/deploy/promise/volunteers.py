@@ -43,6 +43,15 @@ class Exposure(NamedTuple):
     about_incumbent: int
 
 
+class Volunteers(NamedTuple):
+    """What feedback that nobody asked for says; it starts nothing."""
+
+    ignored: dict[str, str]
+    """Keys that count no longer, with the reason."""
+    warning: str
+    """More complaints about the learner than about the incumbent, or ""."""
+
+
 class KeyRecord(NamedTuple):
     """How a key's votes compare with the stated judge's words."""
 

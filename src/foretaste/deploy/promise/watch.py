@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,19 +66,9 @@ def log_e_path(wrong: ArrayLike, rate: float, alerts: Sequence[int] = ()) -> NDA
     return np.asarray(logsumexp(np.stack(terms), axis=0))
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What the watch knows of one served answer that was checked."""
-
-    wrong: bool
-    """A stated judge called it wrong; unknown counts as right here, so that no alarm rests on what nobody said."""
-    share: float
-    """The share of served answers that were checked when its request arrived."""
-
-
-def alerts_in(shares: Sequence[float]) -> tuple[int, ...]:
+def alerts_in(shares: ArrayLike) -> tuple[int, ...]:
     """Return the places of the checks at which the share of checks had risen against the check before."""
-    return tuple(place for place in range(1, len(shares)) if shares[place] > shares[place - 1])
+    return tuple((np.flatnonzero(np.diff(np.asarray(shares, dtype=float)) > 0) + 1).tolist())
 
 
 def warned(wrong: Sequence[bool], *, alpha: float, usual: float) -> bool:
@@ -100,18 +89,18 @@ def warned(wrong: Sequence[bool], *, alpha: float, usual: float) -> bool:
 
 
 def check_share(
-    checked: Sequence[Checked], *, average: float, served: int, alpha: float, usual: float, also: bool = False
+    wrong: Sequence[bool], *, average: float, served: int, alpha: float, usual: float, also: bool = False
 ) -> float:
     """Return the share of the next served answers to check, in the live stage.
 
-    `average` is the stated share, `served` the answers served live so far, `checked` the checks among them. `usual`:
-    the error that the calibration found. `also`: another sign of change asks for more checks (complaints, inputs).
+    `average` is the stated share, `served` the answers served live so far; `wrong` says of each check among them
+    whether a judge called it wrong. `usual`: the error that the calibration found. `also`: another sign of change asks for more checks (complaints, inputs).
     Over any length of service no more than `average` x served + `CREDIT` answers are checked on purpose.
     """
     if not average:
         return 0.0
-    suspicious = also or warned([one.wrong for one in checked], alpha=alpha, usual=usual)
-    if suspicious and len(checked) <= average * served + CREDIT:
+    suspicious = also or warned(wrong, alpha=alpha, usual=usual)
+    if suspicious and len(wrong) <= average * served + CREDIT:
         return 1.0
     return QUIET * average
 
