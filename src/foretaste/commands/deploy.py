@@ -26,10 +26,11 @@ EXAMPLES = """\
   foretaste deploy key create alice          user key; --scope admin or person
   foretaste deploy key list
   foretaste deploy export out.jsonl
+  foretaste deploy plan                      what would be promised, and how soon a change is noticed
   foretaste deploy simulate                  a whole deployment in a simulated world, in minutes"""
 
 ACTIONS = ("hold", "release", "promote", "rollback")
-COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", "simulate")
+COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", "plan", "simulate")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def run(arguments: list[str]) -> int:
         from foretaste.commands import deploy_simulate
 
         deploy_simulate.run(arguments[1:])
+        return 0
+    if arguments[:1] == ["plan"]:
+        from foretaste.commands import deploy_plan
+
+        deploy_plan.run(arguments[1:])
         return 0
     given = parse(DeployArguments, arguments, command="deploy", examples=EXAMPLES)
     if not given.words:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +19,6 @@ from foretaste.deploy.promise.sequential import log_e_above
 from foretaste.deploy.promise.statement import watch_delta
 from foretaste.deploy.promise.watch import BLOCK, log_e_path
 from foretaste.deploy.takeover import Threshold
-from foretaste.exams.sequential import confidence_sequence
 
 if TYPE_CHECKING:
     from foretaste.deploy.stage_config import StageConfig
@@ -88,7 +88,15 @@ def log_e_change(correct: Sequence[bool], rate: float, alerts: Sequence[int] = (
     The largest over all checks so far, not the last: P(it ever reaches ln(1/delta)) <= delta. A judgement that comes
     late and says "wrong" changes the past, and the evidence of then counts as it would have then.
     """
-    return float(log_e_path(~np.asarray(correct, dtype=np.bool_), rate, alerts).max(initial=0.0))
+    outcomes = bytes(correct)
+    # Right answers only lower E: the largest so far is of a wrong one. So most looks find it in the cache.
+    until = outcomes.rfind(b"\0") + 1
+    return _largest_log_e(outcomes[:until], rate, tuple(place for place in alerts if place < until))
+
+
+@lru_cache(maxsize=256)
+def _largest_log_e(outcomes: bytes, rate: float, alerts: tuple[int, ...]) -> float:
+    return float(log_e_path(np.frombuffer(outcomes, dtype=np.uint8) == 0, rate, alerts).max(initial=0.0))
 
 
 def analyse(evidence: Evidence, config: StageConfig, *, serving: bool) -> list[Finding]:
@@ -111,7 +119,7 @@ def served_error(evidence: Evidence, alpha: float, delta: float, minimum_judged:
     wrong = n - right
     if n == 0:
         return Finding("served error", Verdict.INCONCLUSIVE, "none of the served answers has been judged")
-    low, high = confidence_sequence(wrong, n, delta)
+    low, high = interval(wrong, n, delta)
     figure = f"{wrong} of {n} served answers wrong, {wrong / n:.1%} [{low:.1%}, {high:.1%}], promised {alpha:.0%}"
     if _log_e_served(evidence, alpha) >= -math.log(watch_delta(delta, evidence.trial)):
         return Finding("served error", Verdict.FAILURE, figure)
@@ -122,6 +130,22 @@ def served_error(evidence: Evidence, alpha: float, delta: float, minimum_judged:
         figure = f"{figure}; {unknown} checks are unknown, which count as wrong"
     kept = wrong + unknown <= alpha * (n + unknown)
     return Finding("served error", Verdict.SUCCESS if kept else Verdict.INCONCLUSIVE, figure)
+
+
+def interval(wrong: int, n: int, delta: float) -> tuple[float, float]:
+    """Return `exams.sequential.confidence_sequence` of one pair of counts, in plain floats: every look asks for it."""
+    right, mean = n - wrong, wrong / n
+    limit = -math.log(delta) - (math.lgamma(wrong + 1) + math.lgamma(right + 1) - math.lgamma(n + 2))
+
+    def end(outside: float) -> float:
+        inside = mean
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            log_e = (-wrong * math.log(middle) if wrong else 0.0) - (right * math.log1p(-middle) if right else 0.0)
+            inside, outside = (middle, outside) if log_e < limit else (inside, middle)
+        return outside
+
+    return 0.0 if wrong == 0 else end(0.0), 1.0 if right == 0 else end(1.0)
 
 
 def _log_e_served(evidence: Evidence, alpha: float) -> float:

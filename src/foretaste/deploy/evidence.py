@@ -231,20 +231,29 @@ def reach(connection: Connection, state: State, *, value: Literal["request", "an
 
 
 def votes(connection: Connection, promise: Promise, *, correct_from: float) -> list[Vote]:
-    """Return what users said of the learner's answers that the first judge has judged too, newest requests alone."""
-    served = (
-        feedback.join(requests, requests.c.id == feedback.c.request)
-        .join(answers, sa.and_(answers.c.request == requests.c.id, _LEARNER, answers.c.served))
+    """Return what users said, or did not say, of the learner's answers that the first judge has judged.
+
+    Of the newest requests alone; of several feedbacks on one answer the last counts.
+    """
+    newest = sa.select(sa.func.max(feedback.c.number).label("number")).where(feedback.c.score.is_not(None))
+    last = newest.group_by(feedback.c.request).subquery("last_feedback")
+    said = (
+        sa.select(feedback.c.request, feedback.c.score).join(last, last.c.number == feedback.c.number).subquery("said")
     )
-    tables, first, _ = _with_words(served, promise)
+    served = answers.join(requests, requests.c.id == answers.c.request)
+    tables, first, _ = _with_words(served.outerjoin(said, said.c.request == requests.c.id), promise)
     query = (
-        sa.select(feedback.c.key, feedback.c.score, first)
+        sa.select(requests.c.key, said.c.score, first)
         .select_from(tables)
-        .where(feedback.c.score.is_not(None), requests.c.number > requests_seen(connection) - NEWEST_VOTES)
-        .order_by(feedback.c.number)
+        .where(_LEARNER, answers.c.served, requests.c.sampled)
+        .where(requests.c.number > requests_seen(connection) - NEWEST_VOTES)
+        .order_by(requests.c.number)
     )
     rows = [row for row in connection.execute(query) if row.first is not None]
-    return [Vote(row.key, row.score >= correct_from, row.first >= correct_from) for row in rows]
+    return [
+        Vote(row.key, None if row.score is None else row.score >= correct_from, row.first >= correct_from)
+        for row in rows
+    ]
 
 
 def exposures(connection: Connection, *, after: int, correct_from: float) -> dict[str, Exposure]:

@@ -145,9 +145,7 @@ def gives_way(deployment: Deployment, state: State) -> str:
         alarms = store.alarms_of(connection, state.checkpoint or "")
     if promise.judge is None:
         return "nobody judges, so none of them will ever get a threshold"
-    return stages.gives_way(
-        judged, standing(state), looks=state.looks, alpha=alpha, held_back="; ".join(alarms)
-    )
+    return stages.gives_way(judged, standing(state), looks=state.looks, alpha=alpha, held_back="; ".join(alarms))
 
 
 def stage_of(state: State) -> Stage:

@@ -241,9 +241,7 @@ def check(config: DeployConfig) -> None:
         )
     for name in ("maturity_seconds", "maturity_requests"):
         if not getattr(config.takeover, name) >= 0:
-            raise ConfigError(
-                f"takeover.{name} = {getattr(config.takeover, name)} cannot be used; accepted: 0 or more"
-            )
+            raise ConfigError(f"takeover.{name} = {getattr(config.takeover, name)} cannot be used; accepted: 0 or more")
     takeover = config.takeover
     if "verifier" in (takeover.judge, takeover.second_judge) and takeover.verifier is None:
         raise ConfigError(

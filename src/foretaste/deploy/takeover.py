@@ -266,6 +266,11 @@ def error_bound(wrong: int, served: int, delta: float) -> float:
     return 1.0 if wrong >= served else float(beta.ppf(1 - delta, wrong + 1, served - wrong))
 
 
+def two_judges_rule_out(served: int, wrong: int, asked: int, missed: int, alpha: float, level: float) -> bool:
+    """Return whether two judges rule out an error above alpha: their exact bounds, at level / 2 each, sum to it."""
+    return bool(_rejected((None, served, wrong, asked, missed), alpha, level, two=True)[0])
+
+
 def _checked(
     values: Sequence[float], correct: Sequence[bool], alpha: float, delta: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -346,7 +351,9 @@ def _laxest(
     candidates: Sequence[Candidate], alpha: float, delta: float, starts: int, *, two: bool
 ) -> tuple[Candidate, float] | None:
     """Return the last rejected candidate and the level it was rejected at, by the fallback procedure."""
-    begins = {round(start * len(candidates) / starts) for start in range(starts)}
+    # With two judges the laxest candidate, which the second has seen most answers of, has a start of its own.
+    last = len(candidates) - 1 if two else len(candidates)
+    begins = {round(start * last / max(1, starts - two)) for start in range(starts)}
     if not candidates:
         return None
     columns = [np.array(column) for column in zip(*candidates, strict=True)]

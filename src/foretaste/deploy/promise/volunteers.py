@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 from foretaste.deploy.promise.sequential import log_e_above
 
-HONEST = 0.3
-"""Share of a judge's right (or wrong) answers that an honest key may call the opposite."""
+PRAISED = 0.3
+"""Share of the wrong answers it gets that an honest key may praise."""
+CONTRADICTED = 0.7
+"""Share of its votes that may contradict the judge where a key is honest: who only speaks up to complain is often
+alone with it."""
 NAMED = 0.01
 """Chance of naming any honest key ever."""
 MOST_COMPLAINTS = 3
@@ -24,10 +27,11 @@ PROVEN = 0.001
 
 
 class Vote(NamedTuple):
-    """What a key said of one answer of the learner, where a stated judge has judged that answer too."""
+    """What a key said of one answer of the learner that it was served and that a stated judge has judged."""
 
     key: str
-    praise: bool
+    praise: bool | None
+    """None: nothing. Silence counts: whoever praises half of the wrong answers it gets is no honest voice."""
     right: bool
     """By the stated judge."""
 
@@ -55,35 +59,42 @@ class Volunteers(NamedTuple):
 class KeyRecord(NamedTuple):
     """How a key's votes compare with the stated judge's words."""
 
-    wrong_praised: int
+    praised: int
+    """Of the answers that the judge calls wrong, those that the key praised."""
     wrong: int
-    right_reported: int
-    right: int
+    contradicted: int
+    """Of its votes, those that say the opposite of the judge."""
+    votes: int
 
 
 def records_of(votes: Iterable[Vote]) -> dict[str, KeyRecord]:
     """Return each key's record."""
     found: dict[str, KeyRecord] = {}
     for key, praise, right in votes:
-        a, b, c, d = found.get(key, KeyRecord(0, 0, 0, 0))
-        found[key] = KeyRecord(a, b, c + (not praise), d + 1) if right else KeyRecord(a + praise, b + 1, c, d)
+        praised, wrong, contradicted, spoken = found.get(key, KeyRecord(0, 0, 0, 0))
+        found[key] = KeyRecord(
+            praised + (praise is True and not right),
+            wrong + (not right),
+            contradicted + (praise is not None and praise is not right),
+            spoken + (praise is not None),
+        )
     return found
 
 
 def not_counted(records: Mapping[str, KeyRecord]) -> dict[str, str]:
     """Return the keys whose word no longer counts, each with the reason in words.
 
-    Two tests a key, of "it contradicts the judge in at most `HONEST` of the cases": about wrong answers and about right
-    ones, since whoever praises everything agrees with the judge wherever the learner is right. E-values, so that one
-    may look after every vote; the chance of naming any honest key, of all there are, is at most `NAMED`.
+    Two tests a key: it praises more than `PRAISED` of the wrong answers it gets, or contradicts the judge in more than
+    `CONTRADICTED` of its votes. E-values, so that one may look after every vote; the chance of naming any honest key,
+    of all there are, is at most `NAMED`.
     """
     limit = math.log(2 * max(1, len(records)) / NAMED)
     found: dict[str, str] = {}
     for key, record in records.items():
-        if float(log_e_above(record.wrong_praised, record.wrong, HONEST)) >= limit:
-            found[key] = f"praised {record.wrong_praised} of {record.wrong} answers that the judge calls wrong"
-        elif float(log_e_above(record.right_reported, record.right, HONEST)) >= limit:
-            found[key] = f"reported {record.right_reported} of {record.right} answers that the judge calls right"
+        if float(log_e_above(record.praised, record.wrong, PRAISED)) >= limit:
+            found[key] = f"praised {record.praised} of {record.wrong} answers that the judge calls wrong"
+        elif float(log_e_above(record.contradicted, record.votes, CONTRADICTED)) >= limit:
+            found[key] = f"contradicted the judge in {record.contradicted} of {record.votes} votes"
     return found
 
 

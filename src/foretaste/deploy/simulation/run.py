@@ -24,8 +24,8 @@ from foretaste.deploy.promise.calibration import recalibrated, standing
 from foretaste.deploy.promise.checks import RIGHT, UNKNOWN, ServedChecks
 from foretaste.deploy.promise.volunteers import (
     Exposure,
-    Vote,
     Volunteers,
+    Vote,
     complaint_warning,
     not_counted,
     records_of,
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     """What came of one deployment."""
 
     broken: bool
-    """A threshold was given whose true error was above alpha at that time."""
+    """A threshold was given whose true error was above alpha in the world that it was chosen in."""
     overall: bool
     """Of all that was served, more than alpha was to be expected wrong."""
     false_rollback: bool
@@ -177,7 +177,9 @@ class Deployment:
         self.state = recalibrated(state, answers, last=last, alpha=self.config.alpha, delta=self.config.delta)
         before = None if state.tau is None else state.tau
         if self.state.tau is not None and self.state.tau != before:
-            self.broken |= self._true_error(self.state.tau, now) > self.config.alpha + 1e-9
+            # A threshold chosen from answers before and after a change promises nothing about either world alone.
+            mixed = self.world.later_error is not None and kept[0] < self.world.change_at < now
+            self.broken |= not mixed and self._true_error(self.state.tau, now) > self.config.alpha + 1e-9
 
     def _own_from(self, now: int) -> int:
         """Return the first request that the present checkpoint answered."""
@@ -202,12 +204,18 @@ class Deployment:
 
     def _listen(self, now: int) -> None:
         """Hear what users volunteer about what they were given."""
-        if not any((*self.world.praise, *self.world.report)) or now % (4 * BLOCK):
+        if not any((*self.world.praise, *self.world.report)) or now % (8 * BLOCK):
             return
         traffic, served = self.traffic, self.served[:now]
-        spoken = np.flatnonzero(served & self.sampled[:now] & (traffic.vote[:now] != 0))[-1000:]
-        known = spoken[(traffic.known_at[spoken] < now) & (traffic.first[spoken] != UNKNOWN)]
-        votes = [Vote(str(traffic.key[i]), traffic.vote[i] > 0, traffic.first[i] == RIGHT) for i in known.tolist()]
+        judged = np.flatnonzero(served & self.sampled[:now] & (traffic.known_at[:now] < now))[-1000:]
+        votes = [
+            Vote(
+                str(traffic.key[i]),
+                None if not traffic.vote[i] else bool(traffic.vote[i] > 0),
+                bool(traffic.first[i] == RIGHT),
+            )
+            for i in judged.tolist()
+        ]
         ignored = not_counted(records_of(votes))
         if self.state.stage == "shadow":
             self.volunteers = Volunteers(ignored, "")

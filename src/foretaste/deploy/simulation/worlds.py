@@ -154,7 +154,13 @@ WORLDS: tuple[World, ...] = (
         let_out=True,
     ),
     replace(_PRAISE, case="10% wrong, nobody judges; praise for right answers", error=0.1, judge="none"),
-    World("complaints", "let out at 2% wrong, nobody judges; complaints alone", judge="none", report=(0, 0.5), let_out=True),
+    World(
+        "complaints",
+        "let out at 2% wrong, nobody judges; complaints alone",
+        judge="none",
+        report=(0, 0.5),
+        let_out=True,
+    ),
     World("complaints", "let out at 2% wrong, checked; complaints too", report=(0.0, 0.5), let_out=True),
     World("complaints", "let out at 2% wrong; 5% of right answers are reported", report=(0.05, 0.05), let_out=True),
     World("shared", "a hard tenth where the incumbent errs too", error=0.03, hard_share=0.1, report=(0.0, 0.5)),
@@ -168,7 +174,7 @@ WORLDS: tuple[World, ...] = (
     World("still", "10% wrong on average, V tells which", error=0.1, informed=True),
     World("still", "let out at exactly 5% wrong", error=0.05, let_out=True),
     World("still", "5.5% wrong, V tells nothing", error=0.055),
-    World("still", "100 checkpoints, 6% wrong each, V tells nothing", error=0.06, checkpoints=100, requests=60_000),
+    World("still", "100 checkpoints, 6% wrong each, V tells nothing", error=0.06, checkpoints=100, requests=40_000),
 )
 """All cases; `--world NAME` runs those of one name."""
 
