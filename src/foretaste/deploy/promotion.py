@@ -136,7 +136,7 @@ def next_check_share(deployment: Deployment, state: State) -> float:
     )
 
 
-def gives_way(deployment: Deployment, state: State) -> str:
+def gives_way(deployment: Deployment, state: State, held_back: str = "") -> str:
     """Return why newer weights may take the place of those in `state`, which are in shadow, or "" (`stages.py`)."""
     alpha = deployment.config.stages.alpha
     with reading(deployment.engine) as connection:
@@ -145,7 +145,8 @@ def gives_way(deployment: Deployment, state: State) -> str:
         alarms = store.alarms_of(connection, state.checkpoint or "")
     if promise.judge is None:
         return "nobody judges, so none of them will ever get a threshold"
-    return stages.gives_way(judged, standing(state), looks=state.looks, alpha=alpha, held_back="; ".join(alarms))
+    held_back = "; ".join(one for one in (held_back, *alarms) if one)
+    return stages.gives_way(judged, standing(state), looks=state.looks, alpha=alpha, held_back=held_back)
 
 
 def stage_of(state: State) -> Stage:
