@@ -105,16 +105,16 @@ class TakeoverConfig:
     how well the learner does. Fewer in quiet times, all at a first suspicion. In shadow and canary both answer always.
     """
     judge: Literal["auto", "comparator", "verifier", "person"] = "auto"
-    """Whose word on the checks the promise rests on; `auto`: the verifier if there is one, else the comparator. Feedback
-    that users volunteer never counts for it. `person`: people who run `foretaste deploy review`."""
+    """Whose word on the checks the promise rests on; `auto`: the verifier if there is one, else the comparator.
+    Feedback that users volunteer never counts. `person`: words written with `store.write_judgements`; no page yet."""
     second_judge: Literal["none", "verifier", "person"] = "none"
     """Who judges a share of the checks again, to see what the first judge misses: errors that the learner shares with
     the incumbent. With `none` the promise is one of agreement with the first judge."""
     second_share: float = 0.1
     """Share of the checks that the second judge is asked about, drawn by the request's id."""
     maturity_seconds: float = 0.0
-    """A check counts so long after its request, however and whenever it was judged; unknown then, it counts as wrong for
-    a threshold and as right for a step back. At least as long as the judges may take; 60 suits an endpoint's answers."""
+    """A check counts so long after its request, however it was judged; unknown then, it counts as wrong for a threshold
+    and as right for a step back. At least as long as the judges may take; 60 suits an endpoint's answers."""
     maturity_requests: int = 0
     """A check also waits for so many further requests."""
     newest: int = 5000

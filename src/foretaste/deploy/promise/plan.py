@@ -1,4 +1,4 @@
-"""The promise in figures before anything is served: how long until service, how soon a change is noticed, what it costs.
+"""The promise in figures before anything is served: time until service, time to notice a change, and costs.
 
 `foretaste deploy plan` prints it. Times to notice are simulated with the watch's own rules (`watch.py`), the rest is
 arithmetic with the tests of `takeover.py`. Worlds that break promises: `foretaste deploy simulate --world`.

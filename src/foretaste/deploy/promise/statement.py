@@ -1,4 +1,4 @@
-"""The promise of a deployment in one place: at most alpha of what the learner serves is wrong, with confidence 1 - delta.
+"""The promise in one place: at most alpha of what the learner serves is wrong, with confidence 1 - delta.
 
 It says which requests count (random checks), who judges them, when, and how delta is spent. It also says what is not
 promised. `docs/deploy-decisions.md` says the same in prose. Next: `calibration.py`, `watch.py`.
