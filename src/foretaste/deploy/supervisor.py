@@ -207,7 +207,7 @@ class Supervisor:
         return self._deployment.change(kind, promotion.ACTOR, changes, reason, decided_from=decided_from)
 
     def _held_back(self) -> str:
-        """Return what keeps the weights that are tried in shadow for good: old tasks or the exam, both having spoken."""
+        """Return what keeps the weights that are tried in shadow for good: old tasks or the exam, having spoken."""
         now = self._deployment.state
         name, checkpoint = ("current", now.checkpoint) if now.stage == "shadow" else ("candidate", now.candidate)
         seen = self.seen.get(name)
