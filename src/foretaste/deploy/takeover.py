@@ -154,7 +154,9 @@ def choose_threshold(
     two = missed is not None
     found = _laxest(candidates, alpha, delta, starts, two=two)
     if found is None:
-        return _none_yet(candidates, n, alpha, delta / STARTS, two=two)
+        # Fewer sure answers than can be tested now may be enough once there are more of them.
+        smaller = _candidates(values_N, wrong_N, max(1, least // 2), grid, asked_N, missed_N)
+        return _none_yet(smaller, n, alpha, delta / STARTS, two=two)
     best, level = found
     bound = float(_upper(best, level, two=two)[0])
     share = best.served / n
