@@ -30,10 +30,12 @@ EXAMPLES = """\
   foretaste deploy export out.jsonl
   foretaste deploy forget alice              delete all that the keys of this name, or with this id, sent and got
   foretaste deploy compact                   give the free space of an SQLite store back; no server may run
+  foretaste deploy plan                      what would be promised, and how soon a change is noticed
   foretaste deploy simulate                  a whole deployment in a simulated world, in minutes"""
 
 ACTIONS = ("hold", "release", "promote", "rollback")
-COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", "check", "forget", "compact", "simulate")
+MORE = ("check", "forget", "compact", "plan", "simulate")
+COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", *MORE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ def run(arguments: list[str]) -> int:
         from foretaste.commands import deploy_simulate
 
         deploy_simulate.run(arguments[1:])
+        return 0
+    if arguments[:1] == ["plan"]:
+        from foretaste.commands import deploy_plan
+
+        deploy_plan.run(arguments[1:])
         return 0
     given = parse(DeployArguments, arguments, command="deploy", examples=EXAMPLES)
     if not given.words:

@@ -109,8 +109,10 @@ async def _route(
     )
     exchange.drawn = exchange.reason not in ("shadow", "not_drawn", "killed", "not_permitted")
     # What is kept back without a look at V is an unbiased sample too.
-    check_share = deployment.config.takeover.check_share if state.stage == "live" else 1.0
-    exchange.sampled = bool(exchange.reason) or drawn.check < check_share
+    exchange.check_share = deployment.check_share if state.stage == "live" and not exchange.reason else 1.0
+    exchange.sampled = drawn.check < exchange.check_share
+    takeover = deployment.config.takeover
+    exchange.second = takeover.second_judge != "none" and drawn.second < takeover.second_share
     answer = None if exchange.reason else await _ask(deployment, exchange, learner, messages, drawn)
     if deployment.may_shadow():
         for one in _silent(deployment, exchange, learner):

@@ -35,6 +35,7 @@ from foretaste.deploy.network.connections import Connections
 from foretaste.deploy.network.request_settings import Names
 from foretaste.deploy.operations.lock import ServerLock
 from foretaste.deploy.people import PeopleQueue
+from foretaste.deploy.promise.volunteers import Volunteers
 from foretaste.deploy.runtime.attendance import Attendance
 from foretaste.deploy.runtime.stand_in import StandIn
 from foretaste.deploy.settings import DeployConfig, files_folder
@@ -88,6 +89,10 @@ class Deployment:
         self.setting_names = Names()
         self.changing = threading.Lock()
         """Held while `state` is replaced, so that none is replaced by an older one."""
+        self.check_share = config.takeover.check_share
+        """Share of a live learner's answers that are checked now (`promise/watch.py`); the supervisor sets it."""
+        self.volunteers = Volunteers({}, "")
+        """What users volunteered, as of the last look: it may stop things, never start them."""
         self.on_killed: list[Any] = []
         """Called, from the kill switch's thread, with the reason."""
         self._began = (time.time(), time.monotonic())

@@ -55,7 +55,7 @@ def changes_for(name: str, state: State, config: DeployConfig, seen: int) -> tup
 def _rollback(state: State, seen: int) -> dict[str, Any]:
     """Back to shadow, with the last accepted checkpoint where there is another one; held until a person releases."""
     changes: dict[str, Any] = {"stage": "shadow", "share": 0.0, "step": 0, "since": seen, "held": True}
-    changes |= {"tau": None, "threshold": None, "looks": 0, "fresh_from": seen}
+    changes |= {"tau": None, "threshold": None, "looks": 0, "fresh_from": seen, "watched_from": seen}
     if state.accepted and state.accepted != state.checkpoint:
         changes |= {"checkpoint": state.accepted, "checkpoint_path": state.accepted_path}
     return changes
@@ -71,7 +71,8 @@ def _promotion(state: State, config: DeployConfig, seen: int) -> dict[str, Any]:
     if step >= len(shares):
         live = {"stage": "live", "share": min(1.0, state.share_ceiling), "since": seen, "failures": 0}
         return live | {"accepted": state.checkpoint, "accepted_path": state.checkpoint_path}
-    return {"stage": "canary", "share": min(shares[step], state.share_ceiling), "step": step, "since": seen}
+    begins = {"watched_from": seen} if state.stage == "shadow" else {}
+    return {"stage": "canary", "share": min(shares[step], state.share_ceiling), "step": step, "since": seen} | begins
 
 
 def _seen(engine: Engine) -> int:

@@ -17,7 +17,7 @@ LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class Draws(NamedTuple):
-    """Two independent numbers in [0, 1) that belong to a request."""
+    """Independent numbers that belong to a request."""
 
     share: float
     """Below the share: the learner may answer."""
@@ -25,13 +25,15 @@ class Draws(NamedTuple):
     """Below the share of checks: both answer, whatever V says."""
     seed: int
     """Of the learner's random stream."""
+    second: float
+    """In [0, 1) too; below its share: the second judge is asked about a check."""
 
 
 def draws(identity: str) -> Draws:
     """Return the draws of a request's id."""
     digest = hashlib.sha256(identity.encode()).digest()
-    share, check, seed = (int.from_bytes(digest[start : start + 8], "big") for start in (0, 8, 16))
-    return Draws(share / 2**64, check / 2**64, seed >> 1)
+    share, check, seed, second = (int.from_bytes(digest[start : start + 8], "big") for start in (0, 8, 16, 24))
+    return Draws(share / 2**64, check / 2**64, seed >> 1, second / 2**64)
 
 
 def plain_chat(request: dict[str, Any]) -> list[dict[str, Any]] | None:

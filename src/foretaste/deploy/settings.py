@@ -113,6 +113,10 @@ class LearnerConfig:
     shadow_deadline_seconds: float = 120.0
 
 
+FirstJudge = Literal["comparator", "verifier", "person"]
+SecondJudge = Literal["verifier", "person"]
+
+
 @dataclass(frozen=True, slots=True)
 class TakeoverConfig:
     """When the learner's answer is given to the user: share drawn, and V at least the threshold."""
@@ -126,8 +130,22 @@ class TakeoverConfig:
     correct_from: float = 0.5
     """Scores from here on count as correct."""
     check_share: float = 0.1
-    """Share of the live stage's requests on which both answer although one would do: the sample that tells how well the
-    learner does. In shadow and canary both answer always."""
+    """Share of the live stage's requests on which both answer although one would do, on average: the sample that tells
+    how well the learner does. Fewer in quiet times, all at a first suspicion. In shadow and canary both answer always.
+    """
+    judge: Literal["auto", "comparator", "verifier", "person"] = "auto"
+    """Whose word on the checks the promise rests on; `auto`: the verifier if there is one, else the comparator.
+    Feedback that users volunteer never counts. `person`: words written with `store.write_judgements`; no page yet."""
+    second_judge: Literal["none", "verifier", "person"] = "none"
+    """Who judges a share of the checks again, to see what the first judge misses: errors that the learner shares with
+    the incumbent. With `none` the promise is one of agreement with the first judge."""
+    second_share: float = 0.1
+    """Share of the checks that the second judge is asked about, drawn by the request's id."""
+    maturity_seconds: float = 0.0
+    """A check counts so long after its request, however it was judged; unknown then, it counts as wrong for a threshold
+    and as right for a step back. At least as long as the judges may take; 60 suits an endpoint's answers."""
+    maturity_requests: int = 0
+    """A check also waits for so many further requests."""
     newest: int = 5000
     """Judged answers of the current checkpoint that the threshold is chosen from, at least 150."""
     every_seconds: float = 5.0
@@ -259,6 +277,22 @@ def check(config: DeployConfig) -> None:
     """Refuse values that cannot work, before anything is started."""
     if not 0 <= config.takeover.check_share <= 1:
         raise ConfigError(f"takeover.check_share = {config.takeover.check_share} cannot be used; accepted: 0 to 1")
+    if not 0 < config.takeover.second_share <= 1:
+        raise ConfigError(
+            f"takeover.second_share = {config.takeover.second_share} cannot be used; accepted: above 0, up to 1. "
+            'For no second judge set takeover.second_judge = "none"'
+        )
+    for name in ("maturity_seconds", "maturity_requests"):
+        if not getattr(config.takeover, name) >= 0:
+            raise ConfigError(f"takeover.{name} = {getattr(config.takeover, name)} cannot be used; accepted: 0 or more")
+    takeover = config.takeover
+    if "verifier" in (takeover.judge, takeover.second_judge) and takeover.verifier is None:
+        raise ConfigError(
+            "A verifier shall judge (takeover.judge or takeover.second_judge), and none is set. Accepted: "
+            'takeover.verifier = "module:function", or another judge'
+        )
+    if takeover.judge == "comparator" and takeover.comparator == "none":
+        raise ConfigError('takeover.judge = "comparator" needs a comparator, and takeover.comparator is "none"')
     if config.takeover.newest < FIRST_LOOK:
         raise ConfigError(
             f"takeover.newest = {config.takeover.newest} cannot be used: no threshold is chosen from fewer than "

@@ -45,7 +45,13 @@ class State:
     looks: int = 0
     """Calibrations of the current checkpoint so far."""
     looked: int = 0
-    """Number of the newest judgement that the last of them read; it waits for so many newer ones."""
+    """Number of the newest request that the last of them read; it waits for so many newer ones."""
+    trial: int = 0
+    """Number of the current checkpoint's trial: its part of delta (`promise/calibration.py`); 0: it has had no look."""
+    trials: int = 0
+    """Trials that ever began; never set back."""
+    watched_from: int = 0
+    """Requests that had been seen when the current checkpoint was let out of the shadow: the watch begins there."""
     fresh_from: int = 0
     """Requests up to this number tell nothing about the present world: a breach came after them."""
     checkpoint: str | None = None
@@ -60,6 +66,7 @@ class State:
     candidate_since: int = 0
     candidate_looks: int = 0
     candidate_looked: int = 0
+    candidate_trial: int = 0
     candidate_threshold: dict[str, Any] | None = None
     taken_up: int = 0
     """Number of the newest checkpoint that was tried; what was left behind is not taken up again after a restart."""

@@ -17,14 +17,16 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from foretaste.deploy import audit, keys, promotion, state
-from foretaste.deploy.analysis import Finding
+from foretaste.deploy.analysis import Finding, Verdict
 from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment, describe
+from foretaste.deploy.examination import NAME as EXAM
 from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
 from foretaste.deploy.integrity import checks
 from foretaste.deploy.integrity.log_reader import follow
 from foretaste.deploy.learner import Learner, LearnerUnavailable
+from foretaste.deploy.old_items import NAME as OLD_TASKS
 from foretaste.deploy.old_items import OldItems
 from foretaste.deploy.operations import retention
 from foretaste.deploy.promotion import Seen
@@ -174,7 +176,7 @@ class Supervisor:
             return
         self._training.keep_going()
         if not self._owes_answers(learner):
-            self._weights.take_up_newest(learner)
+            self._weights.take_up_newest(learner, self._held_back())
         if self._weights.follow(learner):
             self._look_at_current(learner)
         self._weights.keep_candidate()
@@ -186,9 +188,11 @@ class Supervisor:
         deployment, present = self._deployment, self._deployment.state
         found = promotion.calibrated(deployment, present)
         if found is not None:
-            changes = {name: getattr(found, name) for name in promotion.CALIBRATION}
+            changes = {name: getattr(found, name) for name in promotion.CALIBRATION} | {"trials": found.trials}
             present = self._change("calibrated", changes, str((found.threshold or {}).get("reason", "")), present)
         old = self._held_against_old(present, present) if present.stage == "shadow" else None
+        deployment.volunteers = promotion.volunteers_of(deployment, present)
+        deployment.check_share = promotion.next_check_share(deployment, present)
         decided = self._examined(promotion.decision(deployment, present, old), present)
         self.seen["current"] = Seen(decided.kind, decided.reason, decided.findings)
         share = decided.stage.share
@@ -206,6 +210,7 @@ class Supervisor:
         found = promotion.calibrated(deployment, present)
         if found is not None:
             changes = {f"candidate_{name}": getattr(found, name) for name in promotion.CALIBRATION if name != "tau"}
+            changes |= {"trials": found.trials}
             now = self._change("candidate_calibrated", changes, str((found.threshold or {}).get("reason", "")), now)
             present = promotion.as_candidate(now)
         old = self._held_against_old(present, now)
@@ -226,6 +231,17 @@ class Supervisor:
 
     def _change(self, kind: str, changes: dict[str, Any], reason: str, decided_from: State) -> State:
         return self._deployment.change(kind, promotion.ACTOR, changes, reason, decided_from=decided_from)
+
+    def _held_back(self) -> str:
+        """Return what keeps the weights that are tried in shadow for good: old tasks or the exam, having spoken."""
+        now = self._deployment.state
+        name, checkpoint = ("current", now.checkpoint) if now.stage == "shadow" else ("candidate", now.candidate)
+        seen = self.seen.get(name)
+        answering = self._old is not None and checkpoint is not None and self._old.missing(checkpoint) > 0
+        if seen is None or answering or (self._exam is not None and self._exam.sitting):
+            return ""
+        gates = [one for one in seen.findings if one.check in (OLD_TASKS, EXAM)]
+        return "; ".join(f"{one.check}: {one.reason}" for one in gates if one.verdict is not Verdict.SUCCESS)
 
     def _examined(self, decided: Decision, present: State) -> Decision:
         if self._exam is None or present.checkpoint_path is None:

@@ -34,6 +34,8 @@ requests = sa.Table(
     sa.Column("stage", sa.String(16), nullable=False),
     sa.Column("drawn", sa.Boolean, nullable=False),  # fell into the learner's share
     sa.Column("sampled", sa.Boolean, nullable=False),  # both answer whatever V says: an unbiased sample
+    sa.Column("check_share", sa.Float),  # the probability with which it was drawn for that
+    sa.Column("second", sa.Boolean),  # drawn for the second judge
     sa.Column("route", sa.String(16), nullable=False),  # who answered the user: incumbent, learner, person, nobody
     sa.Column("reason", sa.String(64), nullable=False),  # why not the learner
     sa.Column("stream", sa.Boolean, nullable=False),
@@ -80,6 +82,15 @@ feedback = sa.Table(
     sa.Column("text", sa.Text),  # a correction; private
     sa.Column("digest", sa.String(64), nullable=False),
     sa.UniqueConstraint("request", "digest", name="deploy_feedback_once"),
+)
+judgements = sa.Table(
+    "deploy_judgements",  # what stated judges say of the learner's answers; the first word of each holds
+    metadata,
+    sa.Column("answer", _number, primary_key=True, autoincrement=False),  # deploy_answers.number
+    sa.Column("judge", sa.String(16), primary_key=True),  # comparator, verifier, person
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Index("deploy_judgements_by_time", "created"),
 )
 keys = sa.Table(
     "deploy_keys",
@@ -160,12 +171,35 @@ def _begin_counters(connection: Connection, seen: int, judged: int) -> None:
     connection.execute(meta.insert(), rows)
 
 
+def _judgements_of_their_own(connection: Connection) -> None:
+    """Keep what stated judges say apart from feedback; what users said is in `deploy_answers` as before."""
+    present = {one["name"] for one in sa.inspect(connection).get_columns(requests.name)}
+    for column in (requests.c.check_share, requests.c.second):
+        if column.name not in present:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sa.text(f"ALTER TABLE {requests.name} ADD COLUMN {column.name} {kind}"))
+    judgements.create(connection, checkfirst=True)
+    connection.execute(
+        sa.text(
+            "INSERT INTO deploy_judgements (answer, judge, score, created) "
+            "SELECT number, judge, score, created FROM deploy_answers "
+            "WHERE role = 'learner' AND score IS NOT NULL AND judge IN ('comparator', 'verifier') "
+            "AND number NOT IN (SELECT answer FROM deploy_judgements)"
+        )
+    )
+
+
 def _chain_of_judgements(connection: Connection) -> None:
     """Make room for the digests; those of earlier judgements are made when the store is next opened with its key."""
     digests.create(connection, checkfirst=True)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_index_answers_by_time, _count_in_meta, _chain_of_judgements)
+MIGRATIONS: tuple[Migration, ...] = (
+    _index_answers_by_time,
+    _count_in_meta,
+    _judgements_of_their_own,
+    _chain_of_judgements,
+)
 """The step at place i leads from version i + 1 to i + 2."""
 
 
