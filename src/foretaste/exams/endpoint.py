@@ -261,7 +261,7 @@ class Endpoint:
 
     def _with_retries(self, ask: Callable[[], Action]) -> Action:
         pause = self.config.pause_seconds
-        attempt = 1
+        attempt, started = 1, 0.0
         while True:
             try:
                 with self._pace.turn() as started:
