@@ -11,6 +11,7 @@ import tyro
 
 from foretaste.commands.arguments import parse
 from foretaste.errors import ConfigError, DeployError
+from foretaste.strict_json import to_json
 
 EXAMPLES = """\
   foretaste audit verify
@@ -41,7 +42,6 @@ def run(arguments: list[str]) -> int:
     given = parse(AuditArguments, arguments, command="audit", examples=EXAMPLES)
     if given.command not in ("verify", "show", "head"):
         raise ConfigError(f"audit {given.command!r} is no command; accepted: verify, show, head")
-    import json
 
     from foretaste.deploy import audit
     from foretaste.deploy.database import reading
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
     with Offline.open(Path(given.config)) as offline, reading(offline.engine) as connection:
         if given.command == "show":
             for one in audit.entries(connection, newest=given.newest):
-                print(f"{one.seq:>6}  {one.created[:19]}  {one.actor:<16}  {one.kind}  {json.dumps(one.payload)}")
+                print(f"{one.seq:>6}  {one.created[:19]}  {one.actor:<16}  {one.kind}  {to_json(one.payload)}")
             return 0
         try:
             head = audit.verify(connection, offline.key, kept=kept)

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 
 from foretaste.deploy.tables import GENESIS, events, head, state
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 KEY_VARIABLE = "FORETASTE_AUDIT_KEY"
 KEY_FILE = "audit.key"
@@ -75,7 +76,7 @@ def append(connection: Connection, key: bytes, kind: str, actor: str, payload: d
     last = read_head(connection, lock=True)
     seq = last.seq + 1
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    text = to_json(payload, sort_keys=True, separators=(",", ":"))
     made = _hash(key, last.hash, seq, created, kind, actor, text)
     connection.execute(
         events.insert().values(seq=seq, created=created, kind=kind, actor=actor, payload=text, hash=made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from foretaste.deploy import http, replies
 from foretaste.deploy.http import ClientGone, Receive, Refusal, Scope, Send
 from foretaste.deploy.learner import Learner, LearnerUnavailable, Messages
 from foretaste.deploy.records import Answer, Exchange, LearnerAnswer
-from foretaste.deploy.routing import Draws, draws, kept_back, most_tokens, plain_chat
+from foretaste.deploy.routing import VALUE_NOT_FINITE, Draws, draws, kept_back, most_tokens, plain_chat
 from foretaste.deploy.upstream import Reply, UpstreamError
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ async def _ask(
         deployment.learner_rests_until = ends + deadline
     elif found.checkpoint != deployment.state.checkpoint:
         exchange.reason = "not_loaded"
+    elif not (math.isfinite(found.value) and math.isfinite(found.answer_value)):
+        exchange.reason = VALUE_NOT_FINITE
     elif tau is None or value < tau:
         exchange.reason = "low_value"
     elif found.cut:

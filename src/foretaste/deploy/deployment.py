@@ -7,7 +7,6 @@ it a network address.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import threading
@@ -33,6 +32,7 @@ from foretaste.deploy.store import requests_seen
 from foretaste.deploy.upstream import Upstream
 from foretaste.deploy.writer import Writer
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class Deployment:
         self.learner = learner
         self.candidate: Learner | None = None
         """Newer weights that answer silently in place of the learner."""
+        self.learning: dict[str, Any] = {}
+        """What learning on the job is doing (`training/status.py`); empty before the first look."""
         self.learner_rests_until = 0.0
         """Monotonic time until which users do not wait for a learner that was too slow."""
         self.changing = threading.Lock()
@@ -180,7 +182,7 @@ class Deployment:
         if model is None and not plain:
             return body
         wanted = {name: value for name, value in request.items() if not plain or name in SHARED}
-        return json.dumps(wanted if model is None else {**wanted, "model": model}).encode()
+        return to_json(wanted if model is None else {**wanted, "model": model}).encode()
 
     def change(
         self, kind: str, actor: str, changes: dict[str, Any], reason: str, *, decided_from: State | None = None

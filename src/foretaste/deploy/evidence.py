@@ -35,8 +35,9 @@ def judged_answers(
     column = answers.c.value if value == "request" else answers.c.answer_value
     query = _drawn(sa.select(column.label("v"), answers.c.score), checkpoint, fresh_from)
     newest_first = query.order_by(answers.c.number.desc()).limit(newest)
-    rows = [Judged(checkpoint, float(row.v), row.score >= correct_from) for row in connection.execute(newest_first)]
-    return rows[::-1]
+    rows = connection.execute(newest_first)
+    # An answer whose V is not finite is never served, so it says nothing about any threshold.
+    return [Judged(checkpoint, float(row.v), row.score >= correct_from) for row in rows if row.v is not None][::-1]
 
 
 class JudgedCount(NamedTuple):

@@ -32,6 +32,10 @@ LIMITS = ("max_tokens", "max_completion_tokens")
 ROLES = ("system", "user", "assistant")
 
 
+VALUE_NOT_FINITE = "value_not_finite"
+"""Why an answer is kept back whose V is NaN or infinite: damaged weights, or a forward pass that overflowed."""
+
+
 class Draws(NamedTuple):
     """Two independent numbers in [0, 1) that belong to a request."""
 

@@ -34,6 +34,7 @@ from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.supervisor import Supervisor
 from foretaste.deploy.training_client import Training
 from foretaste.deploy.upstream import UpstreamError
+from foretaste.strict_json import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ class App:
                 "killed": deployment.killed,
                 "store": "ok" if deployment.writer.healthy else "failing",
                 "learner": "none" if learner is None else "ready" if ready else "not ready",
+                "learning": deployment.learning.get("state", "starting"),
+                "learning_reason": deployment.learning.get("words", ""),
             }
         )
 
@@ -194,7 +197,7 @@ def server_of(app: App) -> uvicorn.Server:
 
 
 def _json(values: Any, status: int = 200) -> Response:
-    return Response(json.dumps(values), status, media_type="application/json")
+    return Response(to_json(values), status, media_type="application/json")
 
 
 async def _refused(_: Request, refusal: Refusal) -> Response:

@@ -20,6 +20,7 @@ from foretaste.deploy.database import reading, writing
 from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.tables import state as rows
 from foretaste.errors import DeployError, unknown
+from foretaste.strict_json import to_json
 
 STAGES = ("shadow", "canary", "live")
 
@@ -191,7 +192,7 @@ def _check(state: State) -> None:
 def _write(connection: Connection, key: bytes, kind: str, actor: str, changes: dict[str, Any], reason: str) -> None:
     entry = audit.append(connection, key, kind, actor, {"changes": changes, "reason": reason})
     for name, value in changes.items():
-        text = json.dumps(value)
+        text = to_json(value)
         done = connection.execute(rows.update().where(rows.c.name == name).values(value=text, event=entry.seq))
         if done.rowcount == 0:
             connection.execute(rows.insert().values(name=name, value=text, event=entry.seq))

@@ -1,6 +1,7 @@
 """Looks after a running deployment, in threads of its own: changes from outside; thresholds, stages, retention.
 
 What comes from outside has a thread for itself, so that a kill or a rollback waits for no weights that are loaded.
+So has the training's process, so that a stopped one is noticed whatever is being loaded or examined.
 
 A failure here (the database is gone, say) is logged and tried again; requests go on meanwhile. Everything that
 concerns the event loop's own objects is handed to the loop. Next: `promotion.py`, `weights.py`.
@@ -35,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 0.5
 """How soon a change at the command line reaches the server."""
+TRAINING_SECONDS = 1.0
+"""How soon a training process that died, or an alarm of it, is noticed."""
 RETENTION_SECONDS = 3600.0
+TIDY_SECONDS = 60.0
 
 
 class Job(NamedTuple):
@@ -69,10 +73,11 @@ class Supervisor:
             Job("look", config.takeover.every_seconds, self.look),
             Job("refusals", AUDIT_SECONDS, self.audit_refusals),
             Job("retention", RETENTION_SECONDS, self.retain),
+            Job("checkpoints", TIDY_SECONDS, self._training.tidy),
         ]
         self._threads = [
             threading.Thread(target=self._run, args=arguments, name=f"foretaste-{arguments[0].name}", daemon=True)
-            for arguments in ([Job("sync", 0.0, self.sync)], jobs)
+            for arguments in ([Job("sync", 0.0, self.sync)], [Job("training", TRAINING_SECONDS, self.train)], jobs)
         ]
         for thread in self._threads:
             thread.start()
@@ -138,6 +143,13 @@ class Supervisor:
         if deleted:
             self._deployment.record("retention", "server", {"requests_deleted": deleted, "before": before})
 
+    def train(self) -> None:
+        """Have the training's process run where it should, and take over what it says; a thread of its own."""
+        learner = self._deployment.learner
+        if learner is not None and (learner.checkpoint is not None or self._training.process_id is not None):
+            self._training.keep_going()  # the learner's weights come first: users wait for them
+        self._training.look()
+
     # Thresholds and stages ----------------------------------------------------------------------
 
     def look(self) -> None:
@@ -146,7 +158,6 @@ class Supervisor:
         learner = deployment.learner
         if deployment.killed or learner is None or learner.checkpoint is None:
             return
-        self._training.keep_going()
         if not self._owes_answers(learner):
             self._weights.take_up_newest(learner)
         if self._weights.follow(learner):
