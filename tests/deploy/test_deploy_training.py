@@ -29,7 +29,9 @@ from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
 from foretaste.records import Conversation, Message
 
-CONFIG = DeployConfig(training=TrainingConfig(enabled=True, every=4, publish_every=2, learning_rate=1e-2))
+CONFIG = DeployConfig(
+    training=TrainingConfig(enabled=True, every=4, publish_every=2, learning_rate=1e-2, held_back_share=0.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,9 @@ def test_judged_answers_become_checkpoints_and_nothing_is_learned_twice(offline:
     assert made.parent == base[1].id
     assert json.loads(made.note)["step"] == 2
     progress = json.loads((offline.folder / "deployment" / PROGRESS_FILE).read_text())
-    assert progress == {"learned": 8, "made": [base[1].id, made.id], "newest": Path(made.path).name}
+    places = {"learned": 8, "corrected": 0, "made": [base[1].id, made.id], "newest": Path(made.path).name}
+    kept = {"best": base[1].id[:16], "ladder": {"level": 0, "healthy": 2, "cooldown": 0}}
+    assert progress == places | kept
     again = TrainingWork(offline.config, offline.folder)  # as after a kill
     assert again.experiences()[1] == 9
     work.engine.dispose()

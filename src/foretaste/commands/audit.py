@@ -12,6 +12,7 @@ import tyro
 from foretaste.commands.arguments import parse
 from foretaste.commands.private_files import private_files
 from foretaste.errors import ConfigError, DeployError
+from foretaste.strict_json import to_json
 
 EXAMPLES = """\
   foretaste audit verify
@@ -48,7 +49,6 @@ def run(arguments: list[str]) -> int:
     given = parse(AuditArguments, arguments, command="audit", examples=EXAMPLES)
     if given.command not in COMMANDS:
         raise ConfigError(f"audit {given.command!r} is no command; accepted: {', '.join(COMMANDS)}")
-    import json
 
     from foretaste.deploy import audit
     from foretaste.deploy.database import reading
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
         with reading(offline.engine) as connection:
             if given.command == "show":
                 for one in audit.entries(connection, newest=given.newest):
-                    print(f"{one.seq:>6}  {one.created[:19]}  {one.actor:<16}  {one.kind}  {json.dumps(one.payload)}")
+                    print(f"{one.seq:>6}  {one.created[:19]}  {one.actor:<16}  {one.kind}  {to_json(one.payload)}")
                 return 0
             heads = offline.opened.heads
             try:

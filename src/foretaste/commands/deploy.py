@@ -24,6 +24,7 @@ EXAMPLES = """\
   foretaste deploy rollback
   foretaste deploy kill                      the learner is out at once; --lift lets it in again
   foretaste deploy cap share_ceiling 0.2     caps and permissions
+  foretaste deploy learn                     what learning on the job does; --resume after an alarm, --pause
   foretaste deploy try runs/x/checkpoint     have a checkpoint tried in shadow
   foretaste deploy key create alice          user key; --scope admin or person
   foretaste deploy key list
@@ -35,12 +36,12 @@ EXAMPLES = """\
 
 ACTIONS = ("hold", "release", "promote", "rollback")
 MORE = ("check", "forget", "compact", "plan", "simulate")
-COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", *MORE)
+COMMANDS = ("init", "status", *ACTIONS, "kill", "learn", "cap", "try", "key", "export", *MORE)
 
 
 @dataclass(frozen=True)
 class DeployArguments:
-    """Set up and steer a deployment: init, check, status, promote, hold, release, rollback, kill, cap, try, key ...
+    """Set up and steer a deployment: init, check, status, promote, hold, release, rollback, kill, learn, cap, try ...
 
     Everything but init works on the store, so it takes effect within a second where a server runs, and at the next
     start where none does. Every change is in the audit log, with your name: foretaste audit show
@@ -54,6 +55,10 @@ class DeployArguments:
     """key create: user, person or admin."""
     lift: bool = False
     """kill: let the learner in again."""
+    resume: bool = False
+    """learn: continue after an alarm or a pause, from the best kept weights."""
+    pause: bool = False
+    """learn: stop until somebody resumes it; what is served stays."""
 
 
 def run(arguments: list[str]) -> int:
@@ -169,6 +174,15 @@ def _act(offline: Offline, words: tuple[str, ...], given: DeployArguments) -> No
     print(f"{state.stage}, share {state.share:.0%}{held}")
 
 
+def _learn(offline: Offline, words: tuple[str, ...], given: DeployArguments) -> None:
+    _words(words, 0, 0, "learn [--resume | --pause]")
+    if given.resume and given.pause:
+        raise ConfigError("Accepted: foretaste deploy learn --resume, or --pause; not both")
+    if given.resume or given.pause:
+        offline.act("resume_learning" if given.resume else "pause_learning")
+    print("\n".join(offline.learning()))
+
+
 def _cap(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
     name, value = _words(words, 2, 2, "cap NAME VALUE")
     print(f"{name} = {offline.cap(name, value)}")
@@ -210,6 +224,7 @@ def _words(words: tuple[str, ...], least: int, most: int, usage: str) -> tuple[s
 _COMMANDS: dict[str, Any] = {
     "status": _status,
     **dict.fromkeys(ACTIONS, _act),
+    "learn": _learn,
     "cap": _cap,
     "try": _try,
     "key": _key,

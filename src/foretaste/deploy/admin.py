@@ -6,7 +6,6 @@ A key travels in a header that a page's script sets, never in a cookie, so no ot
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from foretaste.deploy.keys import Key
 from foretaste.deploy.operator import ACTIONS, act
 from foretaste.deploy.state import STAGES
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 if TYPE_CHECKING:
     from foretaste.deploy.deployment import Deployment
@@ -127,6 +127,7 @@ def set_gauges(deployment: Deployment) -> None:
     metrics.connections.set(deployment.connections.open)
     metrics.connections_refused.set(deployment.connections.refused)
     metrics.connections_evicted.set(deployment.connections.evicted)
+    metrics.learning(deployment.learning)
 
 
 def _guarded(function: Any, *arguments: Any) -> Any:
@@ -163,4 +164,4 @@ def _page(name: str) -> Response:
 
 
 def _json(values: Any) -> Response:
-    return Response(json.dumps(values), media_type="application/json", headers={"cache-control": "no-store"})
+    return Response(to_json(values), media_type="application/json", headers={"cache-control": "no-store"})

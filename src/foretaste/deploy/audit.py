@@ -24,6 +24,7 @@ from foretaste.deploy.integrity.log_reader import LogReader, canonical
 from foretaste.deploy.tables import events, head, keys, state
 from foretaste.errors import DeployError
 from foretaste.hash_chain import Head, link
+from foretaste.strict_json import to_json
 
 KEY_VARIABLE = "FORETASTE_AUDIT_KEY"
 KEY_FILE = "audit.key"
@@ -89,7 +90,7 @@ def append(connection: Connection, key: bytes, kind: str, actor: str, payload: d
     last = read_head(connection, lock=True)
     seq = last.seq + 1
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    text = to_json(payload, sort_keys=True, separators=(",", ":"))
     made = link(last.hash, [seq, created, kind, actor, text], key)
     connection.execute(
         events.insert().values(seq=seq, created=created, kind=kind, actor=actor, payload=text, hash=made)

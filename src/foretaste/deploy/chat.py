@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from foretaste.deploy.network.connections import connection_of
 from foretaste.deploy.network.encodings import read_decoded
 from foretaste.deploy.network.request_settings import unsupported_setting
 from foretaste.deploy.records import Answer, Exchange, LearnerAnswer
-from foretaste.deploy.routing import Draws, draws, kept_back, most_tokens, plain_chat
+from foretaste.deploy.routing import VALUE_NOT_FINITE, Draws, draws, kept_back, most_tokens, plain_chat
 from foretaste.deploy.upstream import UpstreamError
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ async def _ask(
         deployment.attendance.miss()
     elif found.checkpoint != deployment.state.checkpoint:
         exchange.reason = "not_loaded"
+    elif not (math.isfinite(found.value) and math.isfinite(found.answer_value)):
+        exchange.reason = VALUE_NOT_FINITE
     elif tau is None or value < tau:
         exchange.reason = "low_value"
     elif found.cut:

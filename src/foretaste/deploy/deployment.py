@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import threading
@@ -45,6 +44,7 @@ from foretaste.deploy.store import requests_seen
 from foretaste.deploy.upstream import Upstream
 from foretaste.deploy.writer import Writer
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Deployment:
         self.attendance = Attendance(self._probe)
         self.connections = Connections(config.server)
         self.setting_names = Names()
+        self.learning: dict[str, Any] = {}
+        """What learning on the job is doing (`training/status.py`); empty before the first look."""
         self.changing = threading.Lock()
         """Held while `state` is replaced, so that none is replaced by an older one."""
         self.check_share = config.takeover.check_share
@@ -248,7 +250,7 @@ class Deployment:
         if model is None and not plain:
             return body
         wanted = {name: value for name, value in request.items() if not plain or name in SHARED}
-        return json.dumps(wanted if model is None else {**wanted, "model": model}).encode()
+        return to_json(wanted if model is None else {**wanted, "model": model}).encode()
 
     def change(
         self, kind: str, actor: str, changes: dict[str, Any], reason: str, *, decided_from: State | None = None

@@ -6,7 +6,6 @@ Who received it is known by the key's name: who has a new key of the same name m
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from foretaste.deploy.network.encodings import read_decoded
 from foretaste.deploy.records import Accepted, Feedback
 from foretaste.deploy.store import FeedbackRefused, write_feedback
 from foretaste.errors import DeployError, unknown
+from foretaste.strict_json import to_json
 
 if TYPE_CHECKING:
     from foretaste.deploy.deployment import Deployment
@@ -38,6 +38,8 @@ async def feedback(deployment: Deployment, scope: Scope, receive: Receive, send:
     key = admit(deployment, scope, ("user",))
     body = await read_decoded(scope, receive, most=server.max_body_bytes, seconds=server.body_timeout_seconds)
     given = parse(http.parse_object(body), key)
+    if given.kind == "correction":
+        _refuse_unused(deployment, key)
     compare, correct_from = deployment.compare, deployment.config.takeover.correct_from
     future = deployment.writer.submit(
         lambda connection: write_feedback(connection, given, compare, correct_from=correct_from),
@@ -52,8 +54,24 @@ async def feedback(deployment: Deployment, scope: Scope, receive: Receive, send:
         message = "The feedback could not be stored now; send it again later."
         raise Refusal(503, "store_failing", message, headers=[(b"retry-after", b"5")]) from error
     deployment.metrics.feedback.labels(given.kind).inc()
-    answer = {"object": "feedback", "response_id": accepted.request, "kind": given.kind, "judged": accepted.judged}
-    await http.respond(send, 200, http.JSON, json.dumps(answer).encode())
+    # Not whose answer was judged: whether the learner or the incumbent served is the answer's own to say.
+    answer = {"object": "feedback", "response_id": accepted.request, "kind": given.kind}
+    await http.respond(send, 200, http.JSON, to_json(answer).encode())
+
+
+def _refuse_unused(deployment: Deployment, key: Key) -> None:
+    """Refuse a correction that nothing here would use: no comparator judges by it, and nobody learns from it.
+
+    Raises: Refusal 422.
+    """
+    config = deployment.config
+    if deployment.compare is not None or (config.training.enabled and config.learner.checkpoint is not None):
+        return
+    message = (
+        "This deployment uses no corrections: it compares no answers and does not learn. Give `score`, `thumbs` or "
+        "`verifier` instead; or set takeover.comparator or training.enabled in deploy.toml."
+    )
+    raise deployment.gatekeeper.refusal(Refusal(422, "correction_unused", message), key)
 
 
 def parse(body: dict[str, Any], key: Key) -> Feedback:

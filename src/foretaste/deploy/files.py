@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from foretaste.strict_json import to_json
+
 
 def read_json(file: Path) -> dict[str, Any]:
     """Return what is in a file; nothing if it is missing or damaged, since all of it can be made again."""
@@ -21,7 +23,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_json(file: Path, values: dict[str, Any]) -> None:
     """Replace a file whole, so that a process that is killed leaves the old one or the new one."""
     scratch = file.with_suffix(".new")
-    write_private(scratch, json.dumps(values, indent=1) + "\n")
+    write_private(scratch, to_json(values, indent=1) + "\n")
     scratch.replace(file)
 
 

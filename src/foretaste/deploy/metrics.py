@@ -6,7 +6,11 @@ One registry a server, so that several can run in one process. Definitions: docs
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from foretaste.deploy.training.status import STATES as LEARNING
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -58,6 +62,15 @@ class Metrics:
         self.connections_refused = gauge("connections_refused", "Connections that found no place")
         self.connections_evicted = gauge("connections_evicted", "Connections without a key that made place")
         self.learner_restarts = gauge("learner_restarts", "Times that the learner's process was started again")
+        self.training_state = gauge("training_state", f"Learning on the job: {_numbered(LEARNING)}")
+        self.training_step = gauge("training_step", "Steps of learning of the present process; NaN: none")
+        self.training_figure = gauge("training_figure", "Figures of the last step; NaN: not measured", "name")
+        self.training_soft = gauge("training_soft_answers", "Soft answers to alarms that stand")
+        self.training_restarts = gauge("training_restarts", "Times that the training's process was started again")
+        self.training_alarms = counter("training_alarms", "Alarms of learning on the job", "name", "response")
+        self.training_alarm_time = gauge("training_last_alarm_time", "Seconds since 1970 of the last alarm; NaN: none")
+        self.training_left_out = gauge("training_left_out", "Feedback that was not learned from, by reason", "reason")
+        self.training_held_back = gauge("training_held_back_right", "Share of held-back checks right", "version")
         self._offered = self._answered = 0
         self._by_route: dict[tuple[str, int], Counter] = {}
         self._seconds: dict[str, Histogram] = {}
@@ -85,6 +98,32 @@ class Metrics:
         """Share of the offered chats that were answered; None before the first."""
         return self._answered / self._offered if self._offered else None
 
+    def learning(self, found: dict[str, Any]) -> None:
+        """Take over what learning on the job says of itself (`training/status.py`)."""
+        if not found:
+            return
+        self.training_state.set(LEARNING.index(found["state"]))
+        self.training_step.set(_figure(found["step"]))
+        for name, value in found["metrics"].items():
+            self.training_figure.labels(name).set(_figure(value))
+        self.training_soft.set(found["soft_answers"])
+        self.training_restarts.set(found["restarts"])
+        self.training_alarm_time.set(_figure((found["alarm"] or {}).get("at")))
+        for reason, count in found["left_out"].items():
+            self.training_left_out.labels(reason).set(count)
+        if (checked := found["held_back"]) and checked["n"]:
+            self.training_held_back.labels("newest").set(checked["right"] / checked["n"])
+            self.training_held_back.labels("best").set(checked["best_right"] / checked["n"])
+
     def page(self) -> bytes:
         """Return the text that Prometheus reads."""
         return generate_latest(self.registry)
+
+
+def _figure(value: float | None) -> float:
+    """Return a figure, NaN for one that was not measured: Prometheus has a place for it."""
+    return float("nan") if value is None else float(value)
+
+
+def _numbered(names: tuple[str, ...]) -> str:
+    return ", ".join(f"{place} {name}" for place, name in enumerate(names))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,9 @@ from foretaste.deploy.settings import DeployConfig, files_folder
 from foretaste.deploy.state import State
 from foretaste.deploy.store import add_checkpoint
 from foretaste.deploy.tables import answers, feedback, requests
+from foretaste.deploy.training import status as learning
 from foretaste.errors import DeployError, unknown
+from foretaste.strict_json import to_json
 
 CAPS: dict[str, Any] = {
     "share_ceiling": float,
@@ -69,7 +71,7 @@ class Offline:
             self.engine.dispose()
 
     def act(self, name: str) -> State:
-        """Hold, release, promote, roll back, or record a kill."""
+        """Hold, release, promote, roll back, record a kill, resume or pause learning."""
         return operator.act_on_store(self.engine, self.key, self.config, name, self.actor)
 
     def lift(self) -> str:
@@ -116,11 +118,12 @@ class Offline:
     def try_checkpoint(self, folder: Path) -> str:
         """Write down a checkpoint to be tried in shadow; return its content id.
 
-        Raises: ModelError if the folder is no checkpoint.
+        Raises: ModelError if the folder is no checkpoint, or a weight in it is not finite.
         """
         from foretaste.models import checkpoint
 
         card = checkpoint.read(folder)
+        checkpoint.check_finite(folder)
         identity = checkpoint.content_id(folder)
         with writing(self.engine) as connection:
             parent = card.parents[0] if card.parents else None
@@ -167,7 +170,17 @@ class Offline:
             f"success      served {served}; silent {silent}",
             f"caps         {now.tokens_per_day} tokens a day, harm budget {now.harm_budget:g}"
             + (f"; not permitted: {', '.join(off)}" if off else ""),
+            *self.learning(),
         ]
+
+    def learning(self) -> list[str]:
+        """Return lines that say what learning on the job does, and its last alarm."""
+        now = state.load(self.engine)
+        with reading(self.engine) as connection:
+            told = learning.read(connection)
+        running_now = running(files_folder(self.config, self.folder) / PID_FILE) is not None
+        found = learning.summary(told, now, enabled=self.config.training.enabled)
+        return learning.lines(found, now=time.time(), running=running_now)
 
     def export(self, path: Path) -> int:
         """Write all requests with their answers and feedback as JSON lines; return how many.
@@ -192,7 +205,7 @@ class Offline:
                 }
                 for row in rows:
                     more = {name: found.get(row.id, []) for name, found in related.items()}
-                    file.write(json.dumps({**row._asdict(), **more}) + "\n")
+                    file.write(to_json({**row._asdict(), **more}) + "\n")
                     last, count = row.number, count + 1
         return count
 

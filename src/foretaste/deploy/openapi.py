@@ -68,7 +68,7 @@ def document() -> dict[str, Any]:
                 "post": _call("Answer a chat; OpenAI's API", _CHAT, more=(408, 413, 415, 502, 503, 504))
             },
             "/v1/feedback": {
-                "post": _call("Say how good an answer was", _FEEDBACK, more=(404, 408, 409, 413, 415, 503))
+                "post": _call("Say how good an answer was", _FEEDBACK, more=(404, 408, 409, 413, 415, 422, 503))
             },
             "/v1/models": {"get": _call("The models that answer")},
             "/healthz": {"get": _call("Whether requests can be answered", open_to_all=True)},
@@ -80,7 +80,10 @@ def document() -> dict[str, Any]:
             "/admin/data": {"get": _call("What the admin's page shows", more=(503,))},
             "/admin/{action}": {
                 "parameters": [{"name": "action", "in": "path", "required": True, "schema": _TEXT}],
-                "post": _call("hold, release, promote, rollback or kill", more=(404, 405, 409, 503)),
+                "post": _call(
+                    "hold, release, promote, rollback, kill, resume_learning or pause_learning",
+                    more=(404, 405, 409, 503),
+                ),
             },
             "/people": {"get": _call("The page on which people answer", open_to_all=True, media="text/html")},
             "/people/questions": {"get": _call("Questions that wait for a person")},

@@ -1,4 +1,4 @@
-"""What a person may do to a deployment: hold, release, promote, roll back, kill. Each is an audited change of state.
+"""What a person may do to a deployment: move its stages, kill it, let it learn. Each is an audited change of state.
 
 The command line does it on the store directly, so it needs no running server; the admin's page through the server.
 """
@@ -19,7 +19,7 @@ from foretaste.errors import DeployError, unknown
 if TYPE_CHECKING:
     from foretaste.deploy.deployment import Deployment
 
-ACTIONS = ("hold", "release", "promote", "rollback", "kill")
+ACTIONS = ("hold", "release", "promote", "rollback", "kill", "resume_learning", "pause_learning")
 
 
 def act(deployment: Deployment, name: str, actor: str) -> State:
@@ -45,6 +45,10 @@ def changes_for(name: str, state: State, config: DeployConfig, seen: int) -> tup
         return {"held": False}, "a person lets the stages move again"
     if name == "kill":
         return {"killed": True}, "a person pulled the kill switch"
+    if name == "resume_learning":
+        return {"may_learn": True}, "a person lets learning on the job continue"
+    if name == "pause_learning":
+        return {"may_learn": False}, "a person pauses learning on the job"
     if name == "rollback":
         return _rollback(state, seen), "a person rolled back"
     if name == "promote":

@@ -16,6 +16,10 @@ LIMITS = ("max_tokens", "max_completion_tokens")
 """Limits on an answer's tokens; a longer answer of the learner is not given."""
 
 
+VALUE_NOT_FINITE = "value_not_finite"
+"""Why an answer is kept back whose V is NaN or infinite: damaged weights, or a forward pass that overflowed."""
+
+
 class Draws(NamedTuple):
     """Independent numbers that belong to a request."""
 

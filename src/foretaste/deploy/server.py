@@ -41,6 +41,7 @@ from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.supervisor import Supervisor
 from foretaste.deploy.training_client import Training
 from foretaste.deploy.upstream import UpstreamError
+from foretaste.strict_json import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +222,8 @@ class App:
                 "store": "ok" if deployment.writer.healthy else "failing",
                 "learner": "none" if learner is None else present,
                 "models": "" if learner is None else deployment.stand_in.problem,
+                "learning": deployment.learning.get("state", "starting"),
+                "learning_reason": deployment.learning.get("words", ""),
             }
         )
 
@@ -281,7 +284,7 @@ def _shown(scope: Scope) -> str:
 
 
 def _json(values: Any, status: int = 200) -> Response:
-    return Response(json.dumps(values), status, media_type="application/json")
+    return Response(to_json(values), status, media_type="application/json")
 
 
 async def _refused(_: Request, refusal: Refusal) -> Response:

@@ -15,6 +15,7 @@ from foretaste.config import load_recipe
 from foretaste.deploy.kill import KILL_FILE
 from foretaste.deploy.network.addresses import check_incumbent, check_server
 from foretaste.deploy.stage_config import FIRST_LOOK, StageConfig
+from foretaste.deploy.training.alarm_config import AlarmConfig
 from foretaste.errors import ConfigError
 
 
@@ -237,9 +238,32 @@ class TrainingConfig:
     """Of the supervised steps on corrections."""
     kl_coefficient: float = 0.02
     """Weight of KL(policy || accepted version) in the loss."""
+    entropy_coefficient: float = 0.0
+    """Weight of the policy's entropy in the loss: higher keeps answers varied."""
+    max_log_ratio: float = 1.0
+    """An answer whose log-probability has moved by more than this a token since it was sampled teaches no policy."""
+    key_share: float = 0.1
+    """Largest share of a step's judgements that one key's feedback may be; with K keys at work at least 1 / K."""
+    text_share: float = 0.1
+    """Largest share of a step that corrections of the same text may be, unless the stated judges give it more often."""
+    suspect_chance: float = 1e-4
+    """A key's feedback is set aside if it contradicts the stated judges as often by chance with at most this
+    probability, were it like the other keys'; 0 tests nothing."""
+    held_back_share: float = 0.1
+    """Share of the requests that no step learns from: published checkpoints are compared on them."""
+    held_back_items: int = 128
+    """Newest of them that a published checkpoint answers; 0 compares nothing."""
+    keep: int = 4
+    """Newest published checkpoints that stay on disk, beside the best kept one and those that the state names."""
+    stalled_seconds: float = 60.0
+    """A training process that gives no sign of life for so long is ended and started again."""
+    step_seconds: float = 3600.0
+    """Longest time of one step of learning; a process that takes longer is ended and started again."""
     folder: str = "checkpoints"
     """Where new checkpoints are written, beside the configuration."""
     threads: int = 1
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    """Limits of healthy learning: the table [training.alarms] below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,10 +344,18 @@ def check(config: DeployConfig) -> None:
         "store.queue": config.store.queue,
         "store.queue_bytes": config.store.queue_bytes,
         "training.every": config.training.every,
+        "training.publish_every": config.training.publish_every,
+        "training.max_log_ratio": config.training.max_log_ratio,
+        "training.keep": config.training.keep,
+        "training.stalled_seconds": config.training.stalled_seconds,
+        "training.step_seconds": config.training.step_seconds,
     }
     for name, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{name} = {value} cannot be used; accepted: more than 0")
+    for name in ("key_share", "text_share", "suspect_chance", "held_back_share"):
+        if not 0 <= getattr(config.training, name) <= 1:
+            raise ConfigError(f"training.{name} = {getattr(config.training, name)} cannot be used; accepted: 0 to 1")
     server = config.server
     check_server(server.certfile, server.keyfile, server.cors_origins)
     if config.incumbent.kind == "openai":

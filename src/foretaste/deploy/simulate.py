@@ -31,6 +31,7 @@ from foretaste.deploy.takeover import (
     renewed,
 )
 from foretaste.deploy.traffic import Request, World
+from foretaste.deploy.training.response import Response
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.sampler import Sampler
@@ -186,8 +187,10 @@ class Simulation:
                     value = confidence_of(by_live[index])
                     self.live.judged.append(Judged(self.live.checkpoint.id, value, request.right(by_live[index].text)))
         before = self.trainer.stopped
-        for alarm in self.trainer.step(experiences).alarms if not before else ():
-            self._tell("alarm", f"learning has stopped: {alarm.name}: {alarm.reason}")
+        report = self.trainer.step(experiences)
+        for alarm in report.alarms if not before and report.response is not Response.NOTICED else ():
+            done = "learning has stopped" if report.stopped else "the best kept weights are taken up again"
+            self._tell("alarm", f"{done}: {alarm.name}: {alarm.reason}; {alarm.evidence}")
         known = sum(request.right(action.text) for request, action in zip(requests, on_trial, strict=True))
         shown_stage = self.live.stage if self.live else self.trial.stage
         answered = len(on_trial) + len(by_live)

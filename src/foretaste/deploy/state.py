@@ -21,6 +21,7 @@ from foretaste.deploy.integrity.log_reader import follow
 from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.tables import state as rows
 from foretaste.errors import DeployError, unknown
+from foretaste.strict_json import to_json
 
 STAGES = ("shadow", "canary", "live")
 
@@ -214,7 +215,7 @@ def _write(
 ) -> None:
     entry = audit.append(connection, key, kind, actor, {"changes": changes, "reason": reason, **more})
     for name, value in changes.items():
-        text = json.dumps(value)
+        text = to_json(value)
         done = connection.execute(rows.update().where(rows.c.name == name).values(value=text, event=entry.seq))
         if done.rowcount == 0:
             connection.execute(rows.insert().values(name=name, value=text, event=entry.seq))

@@ -7,6 +7,7 @@ The functions take a connection of the caller's transaction, so that the writer'
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from foretaste.deploy.tables import (
     requests,
 )
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 CHUNK = 400
 """Ids in one query."""
@@ -311,17 +313,22 @@ def _answer_row(request: str, answer: Answer, created: float) -> tuple[dict[str,
         "created": created,
         "text": storable(text),
         "checkpoint": learner.checkpoint if learner else None,
-        "value": learner.value if learner else None,
-        "answer_value": learner.answer_value if learner else None,
+        "value": _number(learner.value) if learner else None,
+        "answer_value": _number(learner.answer_value) if learner else None,
         "prompt_tokens": learner.prompt_tokens if learner else found.prompt_tokens,
         "completion_tokens": learner.completion_tokens if learner else found.completion_tokens,
         "seconds": answer.seconds,
         "harm": answer.harm,
         "score": answer.verdict,
         "judge": None if answer.verdict is None else "verifier",
-        "trace": json.dumps(learner.trace, separators=(",", ":")) if learner and learner.trace else None,
+        "trace": to_json(learner.trace, separators=(",", ":")) if learner and learner.trace else None,
     }
     return row, storable(found.id)
+
+
+def _number(value: float) -> float | None:
+    """Return V, or None for one that is not finite: databases differ in what they make of NaN."""
+    return value if math.isfinite(value) else None
 
 
 def number_judged(connection: Connection, ids: Sequence[str]) -> None:
@@ -367,14 +374,16 @@ def _take_numbers(connection: Connection, counter: str, count: int) -> int:
 def add_checkpoint(connection: Connection, identity: str, path: str, parent: str | None, note: dict[str, Any]) -> None:
     """Write down a checkpoint that training made, for the server to take up."""
     connection.execute(
-        checkpoints.insert().values(id=identity, path=path, parent=parent, created=time.time(), note=json.dumps(note))
+        checkpoints.insert().values(id=identity, path=path, parent=parent, created=time.time(), note=to_json(note))
     )
 
 
-def add_alarms(connection: Connection, parent: str, alarms: Sequence[str]) -> None:
-    """Write alarms of training down against every checkpoint that it made from `parent`."""
-    for row in list(connection.execute(sa.select(checkpoints).where(checkpoints.c.parent == parent))):
-        note = json.dumps({**json.loads(row.note), "alarms": list(alarms)})
+def add_alarms(connection: Connection, parent: str, alarms: Sequence[str], *, kept: str | None = None) -> None:
+    """Write alarms of training down against the checkpoints that it made from `parent`: those after `kept`, or all."""
+    newest = connection.scalar(sa.select(sa.func.max(checkpoints.c.number)).where(checkpoints.c.id == kept)) or 0
+    made = sa.select(checkpoints).where(checkpoints.c.parent == parent, checkpoints.c.number > newest)
+    for row in list(connection.execute(made)):
+        note = to_json({**json.loads(row.note), "alarms": list(alarms)})
         connection.execute(checkpoints.update().where(checkpoints.c.number == row.number).values(note=note))
 
 

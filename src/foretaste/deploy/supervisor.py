@@ -1,6 +1,7 @@
 """Looks after a running deployment, in threads of its own: changes from outside; thresholds, stages, retention.
 
 What comes from outside has a thread for itself, so that a kill or a rollback waits for no weights that are loaded.
+So has the training's process, so that a stopped one is noticed whatever is being loaded or examined.
 
 A failure here (the database is gone, say) is logged and tried again; requests go on meanwhile. Everything that
 concerns the event loop's own objects is handed to the loop. Next: `promotion.py`, `weights.py`.
@@ -41,8 +42,11 @@ logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 0.5
 """How soon a change at the command line reaches the server."""
+TRAINING_SECONDS = 1.0
+"""How soon a training process that died, or an alarm of it, is noticed."""
 RETENTION_SECONDS = 3600.0
 LOCK_SECONDS = 5.0
+TIDY_SECONDS = 60.0
 
 
 class Job(NamedTuple):
@@ -77,11 +81,17 @@ class Supervisor:
             Job("refusals", AUDIT_SECONDS, self.audit_refusals),
             Job("records", AUDIT_SECONDS, self.check_records),
             Job("lock", LOCK_SECONDS, self.keep_lock),
+            Job("checkpoints", TIDY_SECONDS, self._training.tidy),
         ]
         apart = [Job("retention", RETENTION_SECONDS, self.retain)]
         self._threads = [
             threading.Thread(target=self._run, args=arguments, name=f"foretaste-{arguments[0].name}", daemon=True)
-            for arguments in ([Job("sync", 0.0, self.sync)], jobs, apart)
+            for arguments in (
+                [Job("sync", 0.0, self.sync)],
+                [Job("training", TRAINING_SECONDS, self.train)],
+                jobs,
+                apart,
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -166,6 +176,13 @@ class Supervisor:
         """Take the store's lock again where a database server has lost it with its connection."""
         self._deployment.lock.keep(self._deployment.engine)
 
+    def train(self) -> None:
+        """Have the training's process run where it should, and take over what it says; a thread of its own."""
+        learner = self._deployment.learner
+        if learner is not None and (learner.checkpoint is not None or self._training.process_id is not None):
+            self._training.keep_going()  # the learner's weights come first: users wait for them
+        self._training.look()
+
     # Thresholds and stages ----------------------------------------------------------------------
 
     def look(self) -> None:
@@ -174,7 +191,6 @@ class Supervisor:
         learner = deployment.learner
         if deployment.killed or learner is None or learner.checkpoint is None:
             return
-        self._training.keep_going()
         if not self._owes_answers(learner):
             self._weights.take_up_newest(learner, self._held_back())
         if self._weights.follow(learner):
