@@ -108,7 +108,7 @@ def pretend(figures: Callable[[str, int, int], float | None], seen: list[Job]) -
     return do
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_every_arm_has_the_same_runs_and_tokens_and_the_best_of_the_last_round_wins(data: st.DataObject) -> None:
     points = data.draw(st.integers(1, 6))
