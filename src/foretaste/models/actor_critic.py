@@ -69,7 +69,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        self.template = template
+        self.template = template.ending_also_at(_declared_ends(policy))
         self.source = config.name
         self.critic_restored = False
         """True if the critic came from the loaded checkpoint, False if it is fresh."""
@@ -256,3 +256,9 @@ class ActorCritic(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings when printed."""
         return str(dataclasses.asdict(self.config))
+
+
+def _declared_ends(policy: Any) -> list[int]:
+    """Return the end tokens that a model's generation settings list."""
+    declared = getattr(getattr(policy, "generation_config", None), "eos_token_id", None)
+    return list(declared) if isinstance(declared, list | tuple) else [] if declared is None else [declared]
