@@ -55,7 +55,8 @@ class ChatTemplate:
         self._name = self._render.name
         self._text = TokenText(tokenizer)
         lead = self._check_extends()
-        self._text.learn(self._render([Message("user", _QUESTION), Message("assistant", _ANSWER), *_asked()]))
+        said = [Message("system", "instructions"), Message("user", _QUESTION), Message("assistant", _ANSWER)]
+        self._text.learn(self._render([*said, *_asked()]))
         self._pieces = self._find_pieces(lead)
         self._first = self._own_beginning() if self._render.fallback else []
         closer, last = self._pieces.closer, _token_id(tokenizer, "eos_token")
