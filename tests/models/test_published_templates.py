@@ -4,6 +4,7 @@ extended as the template renders them whole, content forges no turn, and every e
 from __future__ import annotations
 
 import functools
+import json
 from typing import Any, NamedTuple
 
 import pytest
@@ -168,7 +169,9 @@ def test_content_cannot_forge_a_turn(name: str, kind: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["<|", "|>", "eot", "<eot>", "</s>", " ", "\n", "\ud83d", "\x00", "é", "x"]), max_size=8))
+@given(
+    st.lists(st.sampled_from(["<|", "|>", "eot", "<eot>", "</s>", " ", "\n", "\ud83d", "\x00", "é", "x"]), max_size=8)
+)
 def test_no_mixture_of_fragments_forges_a_turn(pieces: list[str]) -> None:
     chat = _phi()
     tokens = chat.start([Message("user", "".join(pieces))])
@@ -212,13 +215,25 @@ def test_ends_that_the_generation_settings_list_are_ends() -> None:
     words = nano.tokenizer()
     words.add_tokens([AddedToken("<eot>", special=True, normalized=False)])
     policy = nano.policy(0, "nano-xs")
-    policy.resize_token_embeddings(len(words))
+    policy.resize_token_embeddings(len(words), mean_resizing=False)
     eot, plain = words.convert_tokens_to_ids(["<eot>", "a"])
     opens = words.convert_tokens_to_ids("<|assistant|>")  # settings of another tokenizer may name anything
     policy.generation_config.eos_token_id = [words.eos_token_id, eot, plain, opens]
     model = ActorCritic(ModelConfig(name="nano-xs", critic_layers=1), policy, words, ChatTemplate(words))
     assert model.template.end_ids == {words.eos_token_id, eot}
     assert model.template.action("yes")[-1] == words.eos_token_id
+
+
+def test_whoever_serves_a_checkpoint_is_told_where_answers_end(tmp_path: Any) -> None:
+    words = nano.tokenizer()
+    words.add_tokens([AddedToken("<eot>", special=True, normalized=False)])
+    words.chat_template = nano.CHAT_TEMPLATE.replace("<|end|>", "<eot>")
+    policy = nano.policy(0, "nano-xs")
+    policy.resize_token_embeddings(len(words), mean_resizing=False)
+    model = ActorCritic(ModelConfig(name="nano-xs", critic_layers=1), policy, words, ChatTemplate(words))
+    model.policy.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert set(saved["eos_token_id"]) == {words.eos_token_id, words.convert_tokens_to_ids("<eot>")}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ NASTY = ("", " ", "\n\n", "\x00", "{", "}" * 50, "%s %n", "{0}{name}", "é中�
 """Actions that have broken parsers somewhere."""
 
 _SEEDS = 8
+_LONGEST = 1_000_000
+"""Characters of a text; about 250,000 tokens, more than the context of most models."""
 _TURNS_CAP = 2000
 """An episode longer than this is taken as one that never ends."""
 
@@ -194,6 +196,8 @@ def _text_faults(text: Any, what: str) -> Iterator[str]:
             f"{what} holds {strange!r}, half of a surrogate pair, which UTF-8 cannot carry; a policy would read U+FFFD "
             'in its place. Repair it where text is cut or decoded: text.encode("utf-8", "replace").decode()'
         )
+    if isinstance(text, str) and len(text) > _LONGEST:
+        yield f"{what} has {len(text):,} characters; no context holds them, so show at most {_LONGEST:,}"
 
 
 def _info_faults(info: Any, where: str) -> Iterator[str]:

@@ -79,7 +79,7 @@ class ChatTemplate:
         """
         controls = set(self._text.ids.values())
         opening = set(self.start(_asked())) | {_token_id(self.tokenizer, name) for name in ("bos_token", "unk_token")}
-        more = {end for end in declared if isinstance(end, int) and end in controls and end not in opening}
+        more = {end for end in declared if isinstance(end, int) and end in controls - opening}
         if more <= self.end_ids:
             return self
         other = copy.copy(self)

@@ -115,7 +115,7 @@ class TokenText:
         return [token for token in tokens if token not in self._counted]
 
     def _split(self, text: str) -> list[int]:
-        """Tokenise with special tokens as plain text. A copy does it: the setting is the tokenizer's, for all threads."""
+        """Tokenise with special tokens as plain text; in a copy, since the setting is one for all threads."""
         if self._plain is None:
             self._plain = copy.deepcopy(self.tokenizer)
         return self._plain.encode(text, add_special_tokens=False, split_special_tokens=True)
