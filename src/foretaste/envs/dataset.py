@@ -117,6 +117,14 @@ class Dataset(TextEnv):
             raise EnvError(f'{self.path}: a regex item needs a field "example" to be demonstrated')
         return self.item.answer
 
+    def reference(self) -> str:
+        """Return the answer as the file has it, for readers: of a regex its pattern."""
+        return self.item.answer
+
+    def count(self, split: Split, level: int) -> int:
+        """Return how many different questions a split has at a level."""
+        return len({item.prompt for item in self._pools.get((split, level), ())})
+
     def worked_examples(self, count: int, level: int) -> list[list[tuple[str, str]]]:
         """Return up to `count` different items of the example split with right replies, in the file's order."""
         self.checked_level(level)
