@@ -172,8 +172,8 @@ class Offline:
             f"success      served {served}; silent {silent}",
             f"caps         {now.tokens_per_day} tokens a day, harm budget {now.harm_budget:g}"
             + (f"; not permitted: {', '.join(off)}" if off else ""),
-            *volunteered.lines(),
             *self.learning(),
+            *volunteered.lines(),
         ]
 
     def learning(self) -> list[str]:
