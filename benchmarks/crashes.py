@@ -33,10 +33,27 @@ import sqlalchemy as sa
 from benchmarks.proxy import ROOT, endpoint, free_port
 from foretaste.deploy import tables
 
-SERVE = (
-    "import foretaste.deploy.training_client as t; t.PAUSE_SECONDS = 1.0; "
-    "from foretaste.cli import main; raise SystemExit(main(['serve']))"
-)
+SERVE = """
+import foretaste.deploy.processes as processes
+import foretaste.deploy.training_client as training
+from foretaste.cli import main
+
+training.PAUSE_SECONDS = 1.0
+start = processes.start
+
+def noted(target, arguments, name):
+    made = start(target, arguments, name)
+    with open("processes.log", "a", encoding="utf-8") as log:
+        log.write(f"{name} {made.pid}\\n")
+    return made
+
+processes.start = noted
+raise SystemExit(main(["serve"]))
+"""
+"""The server, which also writes down what it starts: seen from outside, learner and trainer look alike."""
+NAMES = {"foretaste-learner": "learner", "foretaste-training": "trainer"}
+BACK_SECONDS = 180.0
+"""Longest wait until everything works again: loading takes a minute where the machine is busy."""
 FORETASTE = [sys.executable, "-m", "foretaste.cli"]
 SETTINGS = """
 [server]
@@ -109,14 +126,12 @@ class World:
         found = self.health()
         return found.get("learner") == "ready" and found.get("store") == "ok"
 
-    def children(self) -> dict[str, int]:
-        """Return the process ids of learner and trainer, told apart by who has the store open."""
-        found: dict[str, int] = {}
-        for fork_server in _children(self.server.pid):
-            for one in _children(fork_server):
-                opened = any("deploy.sqlite" in target for target in _open_files(one))
-                found["trainer" if opened else "learner"] = one
-        return found
+    def started(self, kind: str) -> list[int]:
+        """Return the process ids of all learners, or trainers, that the server has started, oldest first."""
+        with contextlib.suppress(OSError):
+            lines = (self.folder / "processes.log").read_text(encoding="utf-8").splitlines()
+            return [int(pid) for name, pid in map(str.split, lines) if NAMES[name] == kind]
+        return []
 
 
 def main() -> None:
@@ -199,12 +214,13 @@ def _kill(kind: str, world: World, database: Any) -> list[float]:
         database.kill()
         database.start()
     else:
-        pid = _wait(lambda: world.children().get(kind), 60, f"no {kind} runs")
+        pid = _wait(lambda: next(filter(_lives, world.started(kind)), None), BACK_SECONDS, f"no {kind} runs")
+        before = len(world.started(kind))
         began = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        _wait(lambda: world.children().get(kind) not in (None, pid), 60, f"the {kind} was not started again")
+        _wait(lambda: len(world.started(kind)) > before, BACK_SECONDS, f"the {kind} was not started again")
     try:
-        _wait(world.learner_back, 60, "")
+        _wait(world.learner_back, BACK_SECONDS, "")
     except TimeoutError:
         return []
     return [time.monotonic() - began]
@@ -258,20 +274,12 @@ def _database(kind: str) -> Iterator[Any]:
             server.close()
 
 
-def _children(pid: int) -> list[int]:
+def _lives(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and was not yet waited for does not."""
     try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
-        return []
-
-
-def _open_files(pid: int) -> list[str]:
-    found: list[str] = []
-    with contextlib.suppress(OSError):
-        for one in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                found.append(os.readlink(one))
-    return found
+        return False
 
 
 def _wait(condition: Callable[[], Any], seconds: float, complaint: str) -> Any:

@@ -51,7 +51,8 @@ def cli_page() -> str:
         "codes of its own: docs/exam.md.",
         f"```text\n{help_of([])}\n```",
     ]
-    more = {"envs": ["check"], "exam": list(exam.SUBCOMMANDS), "lab": list(lab.SUBCOMMANDS), "deploy": ["simulate"]}
+    more = {"envs": ["check"], "exam": list(exam.SUBCOMMANDS), "lab": list(lab.SUBCOMMANDS)}
+    more["deploy"] = ["plan", "simulate"]  # the others have no help of their own
     for name in COMMANDS:
         for command in ([name], *([name, below] for below in more.get(name, ()))):
             parts += [f"## foretaste {' '.join(command)}", f"```text\n{help_of(command)}\n```"]

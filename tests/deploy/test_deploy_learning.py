@@ -329,7 +329,8 @@ def test_users_who_send_the_same_lie_do_not_teach_it(tmp_path: Path) -> None:
     for name in ("UNGUARDED", "CHECKS_ALONE", "GUARDED"):
         (tmp_path / name).mkdir()
         training = getattr(poisoned_traffic, name)
-        runs[name] = poisoned_traffic.attack(training, tmp_path / name, first, blocks=8, attackers=3)
+        blocks = 4 if name == "UNGUARDED" else 8
+        runs[name] = poisoned_traffic.attack(training, tmp_path / name, first, blocks=blocks, attackers=3)
     assert min(block.right for block in runs["UNGUARDED"]) < 0.75  # the attack works ...
     for name in ("CHECKS_ALONE", "GUARDED"):
         assert sum(block.right for block in runs[name]) / 8 > 0.95  # ... and is contained

@@ -6,7 +6,9 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from foretaste.cli import main
@@ -71,6 +73,28 @@ def test_what_waits_is_bounded_in_bytes_while_the_store_is_locked(tmp_path: Path
     writer.close(20)
     assert (writer.written, writer.waiting, writer.waiting_bytes) == (10, 0, 0)
     engine.dispose()
+
+
+@pytest.mark.parametrize(("listed", "told"), [("[]", True), ('[{"id": "big"}]', False)])
+def test_an_incumbent_that_lists_no_models_is_told_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], listed: str, told: bool
+) -> None:
+    sent: dict[str, str] = {}
+
+    def lists(_: str, *, headers: dict[str, str], **__: Any) -> httpx.Response:
+        sent.update(headers)
+        return httpx.Response(200, text=f'{{"data": {listed}}}')
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INCUMBENT_KEY", "secret")
+    monkeypatch.setattr(httpx, "get", lists)
+    text = (
+        '[incumbent]\napi_key_env = "INCUMBENT_KEY"\napi_key_header = "api-key"\n[learner]\nscripted = "json:loads"\n'
+    )
+    (tmp_path / "deploy.toml").write_text(text, encoding="utf-8")
+    main(["deploy", "check"])
+    assert ("incumbent.models: the incumbent lists no models" in capsys.readouterr().out) is told
+    assert sent == {"api-key": "secret"}  # as the server sends it
 
 
 def test_settings_without_effect_are_told(

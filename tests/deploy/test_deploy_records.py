@@ -139,6 +139,11 @@ def test_keys_are_what_the_log_says(folder: Path, said: Said, edit: Callable[[st
         ("INSERT INTO deploy_answers (request, role, served, created, seconds, harm, score) "
          "VALUES ('k1', 'learner', 0, 9e9, 0.1, 0.0, 1.0)",
          "that nobody gave"),
+        ("UPDATE deploy_judgements SET score = 1.0 WHERE score = 0.0", "was changed after it was judged"),
+        ("UPDATE deploy_judgements SET judge = 'person' WHERE answer = 2", "answer 2 (request k0) was changed"),
+        ("UPDATE deploy_judgements SET answer = 3 WHERE answer = 4", "has a score of comparator that nobody gave"),
+        ("INSERT INTO deploy_judgements VALUES (2, 'verifier', 1.0, 9e9)", "answer 2 (request k0) was changed"),
+        ("DELETE FROM deploy_judgements", "deploy_judgements holds 0 rows, but at least"),
         ("DELETE FROM deploy_answers", "deploy_answers holds 0 rows, but at least"),
         ("DELETE FROM deploy_requests", "deploy_requests holds 0 rows, but at least"),
         ("DELETE FROM deploy_feedback", "deploy_feedback holds 0 rows, but at least"),
@@ -240,6 +245,7 @@ def test_one_user_is_forgotten_and_the_log_stays_whole(folder: Path, said: Said)
         assert set(connection.scalars(sa.select(tables.requests.c.key))) == {ben.id}
         assert connection.scalar(sa.select(sa.func.count()).select_from(tables.answers)) == 500
         assert set(connection.scalars(sa.select(tables.feedback.c.key))) == {ben.id}
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.judgements)) == 250
     assert "Unknown key or owner 'eve'" in said("deploy", "forget", "eve", code=2)
 
 
@@ -267,6 +273,21 @@ def test_retention_works_in_portions_gives_space_back_and_is_no_tampering(folder
         assert left < pages / 2
         assert file.stat().st_size < pages * 4096
         assert longest < 2.0
+    assert "intact" in said("audit", "verify")
+
+
+def test_judgements_go_with_their_answers_and_never_pass_to_others(folder: Path, said: Said) -> None:
+    def numbers(offline: Offline, column: sa.Column[int]) -> list[int]:
+        with reading(offline.engine) as connection:
+            return list(connection.scalars(sa.select(column).order_by(column)))
+
+    with Offline.open(folder / "deploy.toml") as offline:
+        judged(offline, 6, "old", created=time.time() - 5000)
+        retain(offline.engine, offline.key, time.time() - 1000)
+        assert numbers(offline, tables.judgements.c.answer) == []
+        judged(offline, 3, "new", judging=False)
+        assert numbers(offline, tables.answers.c.number)[0] == 1  # SQLite gives a deleted number again
+        assert numbers(offline, tables.judgements.c.answer) == []
     assert "intact" in said("audit", "verify")
 
 

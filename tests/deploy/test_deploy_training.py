@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from foretaste.deploy.database import reading, writing
 from foretaste.deploy.judging import exact
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.offline import Offline
+from foretaste.deploy.promise.statement import promise_of
 from foretaste.deploy.records import Answer, Exchange, Feedback, LearnerAnswer
 from foretaste.deploy.settings import DeployConfig, LearnerConfig, TrainingConfig
 from foretaste.deploy.tables import answers, checkpoints
@@ -220,7 +222,9 @@ def test_an_alarm_is_held_against_all_that_the_same_learning_has_made(
     assert work.step() is True
     present = replace(state.load(offline.engine), checkpoint=made.id)
     with reading(offline.engine) as connection:
-        seen = evidence.gather(connection, present, correct_from=0.5, threshold=None, old_tasks=None)
+        promise = promise_of(offline.config)
+        mature = evidence.Mature.of(connection, promise, time.time())
+        seen = evidence.gather(connection, present, promise, mature, correct_from=0.5, threshold=None, old_tasks=None)
     assert seen.alarms == ("kl: far away",)
     assert analysis.alarms(seen).verdict is not analysis.Verdict.SUCCESS
     work.engine.dispose()
@@ -246,7 +250,7 @@ def test_a_killed_training_is_started_again_and_learns_all_that_was_judged(
         return json.loads(progress.read_text())["learned"] if progress.exists() else 0
 
     def wait_until(condition: Any) -> None:
-        kit.wait_for(lambda: training.keep_going() or condition(), 60)
+        kit.wait_for(lambda: training.keep_going() or condition(), 180)
 
     try:
         wait_until(lambda: learned() == 8)

@@ -128,6 +128,7 @@ def set_gauges(deployment: Deployment) -> None:
     metrics.connections_refused.set(deployment.connections.refused)
     metrics.connections_evicted.set(deployment.connections.evicted)
     metrics.learning(deployment.learning)
+    metrics.volunteered(deployment.volunteers)
 
 
 def _guarded(function: Any, *arguments: Any) -> Any:

@@ -15,8 +15,17 @@ from sqlalchemy.engine import Connection
 
 from foretaste.deploy.analysis import Evidence, Finding
 from foretaste.deploy.promise.checks import RIGHT, UNKNOWN, WRONG, ServedChecks
-from foretaste.deploy.promise.statement import Promise
-from foretaste.deploy.promise.volunteers import Exposure, Vote
+from foretaste.deploy.promise.statement import Promise, promise_of
+from foretaste.deploy.promise.volunteers import (
+    Exposure,
+    Volunteers,
+    Vote,
+    complaint_warning,
+    not_counted,
+    records_of,
+    total,
+)
+from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.state import State
 from foretaste.deploy.store import alarms_of, requests_seen
 from foretaste.deploy.tables import answers, feedback, judgements, requests
@@ -228,6 +237,16 @@ def reach(connection: Connection, state: State, *, value: Literal["request", "an
 
 
 # Volunteers -----------------------------------------------------------------------------------
+
+
+def volunteers(connection: Connection, config: DeployConfig, state: State) -> Volunteers:
+    """Return what users volunteered, their complaints since the learner was let out of the shadow."""
+    correct_from = config.takeover.correct_from
+    ignored = not_counted(records_of(votes(connection, promise_of(config), correct_from=correct_from)))
+    after = max(state.watched_from, state.fresh_from)
+    exposed = exposures(connection, after=after, correct_from=correct_from)
+    warning = "" if state.stage == "shadow" else complaint_warning(exposed, ignored)
+    return Volunteers(ignored, warning, total(exposed, ignored))
 
 
 def votes(connection: Connection, promise: Promise, *, correct_from: float) -> list[Vote]:

@@ -46,6 +46,7 @@ def figures(deployment: Deployment, seen: dict[str, Seen], tokens_today: int) ->
         "store_healthy": deployment.writer.healthy,
         "store_dropped": deployment.writer.dropped,
         "learning": deployment.learning,
+        "volunteers": deployment.volunteers.summary(),
         "learner_ready": deployment.learner is not None and deployment.learner.checkpoint is not None,
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from foretaste.deploy.promise.volunteers import Volunteers
 from foretaste.deploy.training.status import STATES as LEARNING
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -71,6 +72,9 @@ class Metrics:
         self.training_alarm_time = gauge("training_last_alarm_time", "Seconds since 1970 of the last alarm; NaN: none")
         self.training_left_out = gauge("training_left_out", "Feedback that was not learned from, by reason", "reason")
         self.training_held_back = gauge("training_held_back_right", "Share of held-back checks right", "version")
+        self.keys_not_counted = gauge("keys_not_counted", "Keys whose feedback contradicts the stated judges too often")
+        self.complaints = gauge("complaint_share", "Share of answers that users complained about; NaN: none", "route")
+        self.complaints_warned = gauge("complaints_warned", "1 while more complaints than chance are about the learner")
         self._offered = self._answered = 0
         self._by_route: dict[tuple[str, int], Counter] = {}
         self._seconds: dict[str, Histogram] = {}
@@ -114,6 +118,13 @@ class Metrics:
         if (checked := found["held_back"]) and checked["n"]:
             self.training_held_back.labels("newest").set(checked["right"] / checked["n"])
             self.training_held_back.labels("best").set(checked["best_right"] / checked["n"])
+
+    def volunteered(self, found: Volunteers) -> None:
+        """Take over what users say that nobody asked (`promise/volunteers.py`)."""
+        self.keys_not_counted.set(len(found.ignored))
+        self.complaints.labels("learner").set(_figure(found.about_learner))
+        self.complaints.labels("incumbent").set(_figure(found.about_incumbent))
+        self.complaints_warned.set(bool(found.warning))
 
     def page(self) -> bytes:
         """Return the text that Prometheus reads."""

@@ -148,11 +148,13 @@ class Offline:
 
     def status(self) -> list[str]:
         """Return lines that say what the deployment does now."""
-        from foretaste.deploy.figures import of_store  # the mathematics behind it take a second to load
+        from foretaste.deploy.evidence import volunteers  # the mathematics behind these take a second to load
+        from foretaste.deploy.figures import of_store
 
         now = state.load(self.engine, self.key)
         with reading(self.engine) as connection:
             found = of_store(connection, self.config.takeover.correct_from)
+            volunteered = volunteers(connection, self.config, now)
         pid = running(files_folder(self.config, self.folder) / PID_FILE)
         served, silent = (_words_of(found[name]) for name in ("served", "silent"))
         reason = (now.threshold or {}).get("reason", "not calibrated yet")
@@ -171,11 +173,12 @@ class Offline:
             f"caps         {now.tokens_per_day} tokens a day, harm budget {now.harm_budget:g}"
             + (f"; not permitted: {', '.join(off)}" if off else ""),
             *self.learning(),
+            *volunteered.lines(),
         ]
 
     def learning(self) -> list[str]:
         """Return lines that say what learning on the job does, and its last alarm."""
-        now = state.load(self.engine)
+        now = state.load(self.engine, self.key)
         with reading(self.engine) as connection:
             told = learning.read(connection)
         running_now = running(files_folder(self.config, self.folder) / PID_FILE) is not None

@@ -20,7 +20,7 @@ from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment
 from foretaste.deploy.promise.calibration import CALIBRATION, recalibrated, standing
 from foretaste.deploy.promise.statement import Promise, promise_of
-from foretaste.deploy.promise.volunteers import Volunteers, complaint_warning, not_counted, records_of
+from foretaste.deploy.promise.volunteers import Volunteers
 from foretaste.deploy.promise.watch import check_share, inputs_shifted
 from foretaste.deploy.stage_config import StageConfig
 from foretaste.deploy.stages import Decision, Stage
@@ -99,17 +99,9 @@ def decision(deployment: Deployment, state: State, old_tasks: Finding | None) ->
 
 
 def volunteers_of(deployment: Deployment, state: State) -> Volunteers:
-    """Return what users volunteered since the learner was let out of the shadow."""
-    correct_from = deployment.config.takeover.correct_from
+    """Return what users volunteered; the supervisor has it shown, and weighs its warning."""
     with reading(deployment.engine) as connection:
-        promise, _ = _promise(deployment, connection)
-        votes = store_evidence.votes(connection, promise, correct_from=correct_from)
-        ignored = not_counted(records_of(votes))
-        if state.stage == "shadow":
-            return Volunteers(ignored, "")
-        after = max(state.watched_from, state.fresh_from)
-        exposures = store_evidence.exposures(connection, after=after, correct_from=correct_from)
-    return Volunteers(ignored, complaint_warning(exposures, ignored))
+        return store_evidence.volunteers(connection, deployment.config, state)
 
 
 def next_check_share(deployment: Deployment, state: State) -> float:

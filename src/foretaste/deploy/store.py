@@ -127,6 +127,7 @@ def write_judgements(connection: Connection, found: Sequence[Judgement]) -> int:
         if rows:
             now = time.time()
             connection.execute(judgements.insert(), [{**one._asdict(), "created": now} for one in rows.values()])
+            write_digests(connection, sorted({number for number, _ in rows}))
         new += len(rows)
     return new
 
@@ -399,10 +400,3 @@ def storable(text: str | None) -> str | None:
     if text is None:
         return None
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-def delete_older(connection: Connection, before: float) -> int:
-    """Delete requests, answers and feedback from before a time (seconds since 1970); return how many requests."""
-    for table in (answers, feedback, judgements):
-        connection.execute(table.delete().where(table.c.created < before))
-    return connection.execute(requests.delete().where(requests.c.created < before)).rowcount

@@ -28,7 +28,7 @@ from foretaste.deploy.files import read_json, write_json
 from foretaste.deploy.judging import comparator, verifier
 from foretaste.deploy.processes import parent_lives
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
-from foretaste.deploy.store import add_alarms, add_checkpoint, judgements_made
+from foretaste.deploy.store import add_alarms, add_checkpoint, judgements_made, requests_seen
 from foretaste.deploy.training import held_back, status
 from foretaste.deploy.training.admission import Admission
 from foretaste.deploy.training.keeping import clear_scratch
@@ -109,7 +109,7 @@ class TrainingWork:
         Raises: ModelError if the accepted weights cannot be loaded.
         """
         from foretaste.deploy.online import OnlineTrainer
-        from foretaste.deploy.training.experiences import Places, Reader
+        from foretaste.deploy.training.experiences import Reader
         from foretaste.models import checkpoint
 
         self.config, training = config, config.training
@@ -150,7 +150,8 @@ class TrainingWork:
         self.outcomes: dict[str, dict[str, bool]] = {}
         """By content id: which held-back checks were right."""
         self._noticed: frozenset[str] = frozenset()
-        self._read_to: Places | None = None
+        self._corrected_to = self.corrected
+        self._looked_at: tuple[int, int, int] | None = None
         self._last_told = 0.0
         self._tell("starting")
 
@@ -194,7 +195,10 @@ class TrainingWork:
         from foretaste.deploy.training.experiences import Places
 
         with reading(self.engine) as connection:
-            self.reader.admission.look(connection, self.fresh_from)
+            newest = (judgements_made(connection), requests_seen(connection), self.fresh_from)
+            if newest != self._looked_at:  # it reads thousands of requests: not at every poll
+                self.reader.admission.look(connection, self.fresh_from)
+                self._looked_at = newest
         found, places = self.reader.read(Places(self.learned, self.corrected))
         self._corrected_to = places.corrected
         return found, places.judged

@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection
 from foretaste.deploy import audit
 from foretaste.deploy.integrity import digests
 from foretaste.deploy.integrity.log_reader import LogReader, follow
-from foretaste.deploy.tables import answers, checkpoints, feedback, meta, requests
+from foretaste.deploy.tables import answers, checkpoints, feedback, judgements, meta, requests
 from foretaste.hash_chain import Head
 
-COUNTED = (requests, answers, feedback, checkpoints)
+COUNTED = (requests, answers, feedback, judgements, checkpoints)
 MOST = 20
 """Differences that are named; further ones are counted."""
 
@@ -40,8 +40,8 @@ def adopt_judgements(connection: Connection, key: bytes) -> None:
     """Begin the chain of judgements of a store that had none, with the scores that it holds; it trusts them, once."""
     if digests.read_head(connection).seq or follow(connection, key).digests.seq:
         return
-    judged = list(connection.scalars(sa.select(answers.c.number).where(answers.c.score.is_not(None))))
-    digests.write_digests(connection, sorted(judged))
+    judged = sa.or_(answers.c.score.is_not(None), answers.c.number.in_(sa.select(judgements.c.answer)))
+    digests.write_digests(connection, sorted(connection.scalars(sa.select(answers.c.number).where(judged))))
 
 
 def quick_differences(connection: Connection, reader: LogReader) -> list[str]:

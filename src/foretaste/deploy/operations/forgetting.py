@@ -17,8 +17,8 @@ from foretaste.deploy import audit, keys
 from foretaste.deploy.database import reading, writing
 from foretaste.deploy.integrity.digests import write_digests
 from foretaste.deploy.keys import Key
-from foretaste.deploy.operations.retention import PAUSE_SECONDS, Deleted, give_back
-from foretaste.deploy.tables import answers, checkpoints, feedback, requests
+from foretaste.deploy.operations.retention import PAUSE_SECONDS, Deleted, delete_in, give_back
+from foretaste.deploy.tables import answers, checkpoints, digests, feedback, judgements, requests
 from foretaste.errors import DeployError, unknown
 
 PORTION = 200
@@ -51,7 +51,7 @@ def forget(engine: Engine, audit_key: bytes, owner: str, *, actor: str) -> Forgo
         first = connection.scalar(sa.select(sa.func.min(requests.c.created)).where(requests.c.key.in_(ids)))
         made = sa.select(checkpoints.c.id).where(checkpoints.c.created >= (time.time() if first is None else first))
         trained = tuple(dict.fromkeys(connection.scalars(made.order_by(checkpoints.c.number))))
-    total = Deleted(0, 0, 0)
+    total = Deleted(0, 0, 0, 0)
     while True:
         with writing(engine) as connection:
             gone, digest = _portion(connection, ids)
@@ -73,20 +73,13 @@ def _portion(connection: Connection, ids: list[str]) -> tuple[Deleted, str]:
     query = sa.select(requests.c.id).where(requests.c.key.in_(ids)).order_by(requests.c.number).limit(PORTION)
     found = list(connection.scalars(query))
     numbers = list(connection.scalars(sa.select(answers.c.number).where(answers.c.request.in_(found))))
-    judged = sa.select(answers.c.number).where(answers.c.request.in_(found), answers.c.judged.is_not(None))
-    write_digests(connection, list(connection.scalars(judged)), gone=True)
+    chained = sa.select(digests.c.answer).where(digests.c.answer.in_(numbers)).distinct()
+    write_digests(connection, list(connection.scalars(chained)), gone=True)
     said = feedback.delete().where(sa.or_(feedback.c.request.in_(found), feedback.c.key.in_(ids)))
-    counts = (
-        connection.execute(requests.delete().where(requests.c.id.in_(found))).rowcount,
-        _by_number(connection, numbers),
-        connection.execute(said).rowcount,
+    gone = Deleted(
+        requests=delete_in(connection, requests.c.id, found),
+        answers=delete_in(connection, answers.c.number, numbers),
+        feedback=connection.execute(said).rowcount,
+        judgements=delete_in(connection, judgements.c.answer, numbers),
     )
-    return Deleted(*counts), hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
-
-
-def _by_number(connection: Connection, numbers: list[int]) -> int:
-    total = 0
-    for start in range(0, len(numbers), 400):
-        chunk = numbers[start : start + 400]
-        total += connection.execute(answers.delete().where(answers.c.number.in_(chunk))).rowcount
-    return total
+    return gone, hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()

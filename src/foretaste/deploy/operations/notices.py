@@ -22,6 +22,7 @@ from foretaste.deploy import tables
 from foretaste.deploy.database import STORE, reading
 from foretaste.deploy.integrity.kept_heads import KeptHeads
 from foretaste.deploy.kill import stands
+from foretaste.deploy.runtime.stand_in import names_of
 from foretaste.deploy.settings import DeployConfig, files_folder, store_url
 from foretaste.deploy.state import State
 from foretaste.errors import DeployError
@@ -218,17 +219,22 @@ def _of_incumbent(config: DeployConfig) -> list[Notice]:
         if not secret:
             text = f"the environment variable {incumbent.api_key_env} is not set"
             return [Notice("incumbent.api_key_env", text, "Set it where the server is started")]
-        headers["authorization"] = f"Bearer {secret}"
+        bearer = incumbent.api_key_header.lower() == "authorization"
+        headers[incumbent.api_key_header] = f"Bearer {secret}" if bearer else secret
     base, _, query = incumbent.url.partition("?")
     url = f"{base.rstrip('/')}/models{'?' + query if query else ''}"
     try:
-        status = httpx.get(url, headers=headers, timeout=PROBE_SECONDS, trust_env=False).status_code
+        told = httpx.get(url, headers=headers, timeout=PROBE_SECONDS, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         text = f"{incumbent.url} cannot be reached ({type(error).__name__}: {error})"
         return [Notice("incumbent.url", text, "Start it, or correct the address; until then every request fails")]
-    if status in (401, 403):
+    if told.status_code in (401, 403):
         where = incumbent.api_key_env or "incumbent.api_key_env, which is not set"
-        return [Notice("incumbent.url", f"it refuses the key ({status})", f"Check {where}")]
+        return [Notice("incumbent.url", f"it refuses the key ({told.status_code})", f"Check {where}")]
+    named = incumbent.models or incumbent.model or (told.status_code == 200 and names_of(told.content))
+    if not named and (config.learner.checkpoint or config.learner.scripted):
+        step = "Name those that the learner stands in for: incumbent.models"
+        return [Notice("incumbent.models", "the incumbent lists no models, so the learner answers nobody", step)]
     return []
 
 

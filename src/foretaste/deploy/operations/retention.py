@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from foretaste.deploy import audit
 from foretaste.deploy.database import reading, writing
-from foretaste.deploy.tables import answers, feedback, requests
+from foretaste.deploy.tables import answers, feedback, judgements, requests
 from foretaste.errors import DeployError
 
 FIRST, MOST = 200, 5_000
@@ -35,10 +35,12 @@ class Deleted(NamedTuple):
     requests: int
     answers: int
     feedback: int
+    judgements: int
 
     def by_table(self) -> dict[str, int]:
         """Return them by the tables' names, as the log counts them."""
-        return {requests.name: self.requests, answers.name: self.answers, feedback.name: self.feedback}
+        tables = (requests, answers, feedback, judgements)
+        return {table.name: count for table, count in zip(tables, self, strict=True)}
 
 
 def retain(engine: Engine, key: bytes, before: float, *, stop: threading.Event | None = None) -> int:
@@ -68,18 +70,27 @@ def _oldest(column: Any, created: Any, before: float, size: int) -> Any:
 
 
 def _delete_old(connection: Connection, ids: Sequence[str], before: float, size: int) -> Deleted:
-    """Delete these requests, and answers and feedback that are themselves old: what came late stays longer."""
-    counts: list[int] = []
-    for table in (answers, feedback):
-        numbers = list(connection.scalars(_oldest(table.c.number, table.c.created, before, 2 * size)))
-        counts.append(_delete(connection, table, table.c.number, numbers))
-    return Deleted(_delete(connection, requests, requests.c.id, list(ids)), *counts)
+    """Delete these requests, and answers and feedback that are themselves old: what came late stays longer.
+
+    What judges say goes with the answer that it is about.
+    """
+    old, told = (
+        list(connection.scalars(_oldest(table.c.number, table.c.created, before, 2 * size)))
+        for table in (answers, feedback)
+    )
+    return Deleted(
+        requests=delete_in(connection, requests.c.id, list(ids)),
+        answers=delete_in(connection, answers.c.number, old),
+        feedback=delete_in(connection, feedback.c.number, told),
+        judgements=delete_in(connection, judgements.c.answer, old),
+    )
 
 
-def _delete(connection: Connection, table: sa.Table, column: Any, values: list[Any]) -> int:
+def delete_in(connection: Connection, column: sa.Column[Any], values: list[Any]) -> int:
+    """Delete the rows whose `column` holds one of these values, a few hundred at a time; return how many."""
     total = 0
     for start in range(0, len(values), 400):
-        total += connection.execute(table.delete().where(column.in_(values[start : start + 400]))).rowcount
+        total += connection.execute(sa.delete(column.table).where(column.in_(values[start : start + 400]))).rowcount
     return total
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from foretaste.deploy.promise.sequential import log_e_above
 
@@ -47,6 +47,9 @@ class Exposure(NamedTuple):
     about_incumbent: int
 
 
+NONE_SERVED = Exposure(0, 0, 0, 0)
+
+
 class Volunteers(NamedTuple):
     """What feedback that nobody asked for says; it starts nothing."""
 
@@ -54,6 +57,32 @@ class Volunteers(NamedTuple):
     """Keys that count no longer, with the reason."""
     warning: str
     """More complaints about the learner than about the incumbent, or ""."""
+    exposure: Exposure = NONE_SERVED
+    """Answers and complaints of all keys that count, together."""
+
+    @property
+    def about_learner(self) -> float | None:
+        """Share of the learner's answers that were complained about; None: it was not served."""
+        return self.exposure.about_learner / self.exposure.learner if self.exposure.learner else None
+
+    @property
+    def about_incumbent(self) -> float | None:
+        """Share of the incumbent's answers that were complained about; None: it was not served."""
+        return self.exposure.about_incumbent / self.exposure.incumbent if self.exposure.incumbent else None
+
+    def summary(self) -> dict[str, Any]:
+        """Return what people are shown."""
+        shares = {"about_learner": self.about_learner, "about_incumbent": self.about_incumbent}
+        return {**self._asdict(), "exposure": self.exposure._asdict(), **shares}
+
+    def lines(self) -> list[str]:
+        """Return the lines of `foretaste deploy status`."""
+        one = self.exposure
+        said = [
+            f"complaints   about {one.about_learner} of {one.learner} answers of the learner, {one.about_incumbent} of "
+            f"{one.incumbent} of the incumbent" + (f"; warning: {self.warning}" if self.warning else "")
+        ]
+        return said + [f"not counted  feedback of key {key}: {why}" for key, why in sorted(self.ignored.items())]
 
 
 class KeyRecord(NamedTuple):
@@ -96,6 +125,12 @@ def not_counted(records: Mapping[str, KeyRecord]) -> dict[str, str]:
         elif float(log_e_above(record.contradicted, record.votes, CONTRADICTED)) >= limit:
             found[key] = f"contradicted the judge in {record.contradicted} of {record.votes} votes"
     return found
+
+
+def total(exposures: Mapping[str, Exposure], ignored: Iterable[str] = ()) -> Exposure:
+    """Return the sum over all keys that count."""
+    counted = [one for key, one in exposures.items() if key not in set(ignored)]
+    return Exposure(*map(sum, zip(*counted, strict=True))) if counted else NONE_SERVED
 
 
 def complaint_warning(exposures: Mapping[str, Exposure], ignored: Iterable[str] = ()) -> str:
