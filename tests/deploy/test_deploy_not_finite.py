@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from foretaste.config import ModelConfig
 from foretaste.deploy import evidence, learner_process
-from foretaste.deploy.database import reading
+from foretaste.deploy.database import reading, writing
 from foretaste.deploy.harm import harm_rule
 from foretaste.deploy.judging import guarded
 from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.offline import Offline
+from foretaste.deploy.promise.statement import promise_of
 from foretaste.deploy.settings import HarmConfig, LearnerConfig
-from foretaste.deploy.tables import answers, checkpoints
+from foretaste.deploy.tables import answers, checkpoints, requests
 from foretaste.errors import ModelError
 from foretaste.models import checkpoint
 from foretaste.models.actor_critic import ActorCritic
@@ -58,8 +60,12 @@ def test_an_answer_whose_value_is_not_finite_is_never_served_and_counted(
         assert running.deployment.learner.fault == ""
         with reading(running.deployment.engine) as connection:
             assert set(connection.scalars(sa.select(answers.c.value).where(answers.c.role == "learner"))) == {None}
+        with writing(running.deployment.engine) as connection:
+            connection.execute(requests.update().values(sampled=True))  # as if all had been drawn for a check
+            promise = promise_of(running.deployment.config)
+            mature = evidence.Mature.of(connection, promise, time.time())
             found = evidence.judged_answers(
-                connection, "scripted", fresh_from=0, newest=99, value="request", correct_from=0.5
+                connection, "scripted", promise, mature, fresh_from=0, newest=99, value="request", correct_from=0.5
             )
         assert found == []  # it says nothing about any threshold, and breaks no calibration
 
