@@ -1,11 +1,13 @@
 """One episode in progress: the environment's side of a conversation. `rollout.py` drives many of them.
 
 Whatever the environment does wrong becomes `EpisodeEnd.ERROR` with one line that says what; it never
-stops the run and never becomes reward 0.
+stops the run and never becomes reward 0. Text that UTF-8 cannot carry (half a surrogate pair) is taken in with
+U+FFFD in its place, since neither a tokenizer nor a file could hold it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ import gymnasium
 
 from foretaste.envs.registry import instructions_of, max_turns_of, worked_examples_of
 from foretaste.envs.seeds import split_of
-from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Turn
+from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Turn, well_formed
 from foretaste.rl.tasks import Task
 
 
@@ -27,10 +29,10 @@ def prompt_messages(
     They are equal for all episodes of an environment and level, so a sampler computes them once.
     """
     instructions = instructions_of(env) if instructed else ""
-    messages = [Message("system", instructions)] if instructions else []
+    messages = [Message("system", well_formed(instructions))] if instructions else []
     for example in worked_examples_of(env, examples, level):
         for observation, action in example:
-            messages += [Message("user", observation), Message("assistant", action)]
+            messages += [Message("user", well_formed(observation)), Message("assistant", well_formed(action))]
     return messages
 
 
@@ -124,6 +126,8 @@ class Player:
         function can be read in the state where the limit cut the episode.
         """
         started = time.perf_counter()
+        if not action.text.isascii():
+            action = dataclasses.replace(action, text=well_formed(action.text))  # endpoints return what JSON can hold
         try:
             observation, reward, terminated, truncated, info = self.env.step(action.text)
         except Exception as error:
@@ -206,8 +210,9 @@ class Player:
                 self._fail(f"{where} returned {error}")
                 return False
             self._success = self._success if self._said.success is None else self._said.success
-            self.observation = observation
-            self._privileged = info.get("privileged")
+            self.observation = well_formed(observation)
+            privileged = info.get("privileged")
+            self._privileged = well_formed(privileged) if isinstance(privileged, str) else privileged
         return self.end is None
 
     def _finish(self, end: EpisodeEnd) -> None:
@@ -216,4 +221,4 @@ class Player:
         self.success = float(self._reward >= 1.0) if self._success is None else self._success
 
     def _fail(self, message: str) -> None:
-        self.end, self.error = EpisodeEnd.ERROR, " ".join(message.split())
+        self.end, self.error = EpisodeEnd.ERROR, well_formed(" ".join(message.split()))
