@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from foretaste.config import ModelConfig
 from foretaste.deploy import evidence, learner_process
-from foretaste.deploy.database import reading
+from foretaste.deploy.database import reading, writing
 from foretaste.deploy.harm import harm_rule
 from foretaste.deploy.judging import guarded
 from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.offline import Offline
 from foretaste.deploy.promise.statement import promise_of
 from foretaste.deploy.settings import HarmConfig, LearnerConfig
-from foretaste.deploy.tables import answers, checkpoints
+from foretaste.deploy.tables import answers, checkpoints, requests
 from foretaste.errors import ModelError
 from foretaste.models import checkpoint
 from foretaste.models.actor_critic import ActorCritic
@@ -60,7 +60,9 @@ def test_an_answer_whose_value_is_not_finite_is_never_served_and_counted(
         assert running.deployment.learner.fault == ""
         with reading(running.deployment.engine) as connection:
             assert set(connection.scalars(sa.select(answers.c.value).where(answers.c.role == "learner"))) == {None}
-            promise = replace(promise_of(running.deployment.config), maturity_requests=0, maturity_seconds=0.0)
+        with writing(running.deployment.engine) as connection:
+            connection.execute(requests.update().values(sampled=True))  # as if all had been drawn for a check
+            promise = promise_of(running.deployment.config)
             mature = evidence.Mature.of(connection, promise, time.time())
             found = evidence.judged_answers(
                 connection, "scripted", promise, mature, fresh_from=0, newest=99, value="request", correct_from=0.5

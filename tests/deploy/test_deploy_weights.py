@@ -383,7 +383,7 @@ def test_an_accepted_version_answers_the_old_items_before_anything_is_held_again
         assert "0 of 100" in told.reason
         found.publish("C")
         found.act("rollback")
-        found.learner.seconds = 0.2
+        found.learner.seconds = 0.1
         found.supervisor._weights.follow(found.learner)
         assert found.learner.checkpoint == "A"
         for _ in range(2):
