@@ -64,27 +64,46 @@ def contained(where: str, call: Callable[[], Result]) -> Result:
 class Started(Generic[Result]):
     """A call into an environment, going on in a thread of its own. The thread is a daemon: nothing waits for it."""
 
-    def __init__(self, where: str, call: Callable[[], Result], *, limit: float | None, setting: str) -> None:
-        """`limit`: seconds it may take, from now on (None: any); `setting`: what to raise where that is too short."""
+    def __init__(
+        self,
+        where: str,
+        call: Callable[[], Result],
+        *,
+        limit: float | None,
+        setting: str,
+        slots: threading.Semaphore | None = None,
+    ) -> None:
+        """Start a call.
+
+        `limit`: seconds it may take (None: any); `setting`: what to raise where that is too short; `slots`: as many
+        calls go on at the same time, the others wait, and their seconds do not count.
+        """
         self.where, self.limit, self.setting = where, limit, setting
-        self._call = call
-        self._began = time.perf_counter()
+        self._call, self._slots = call, slots
         self._before = before_call()
         self._outcome: list[tuple[Result | None, BaseException | None]] = []
-        self._over = threading.Event()
+        self._began, self._going, self._done = 0.0, threading.Event(), threading.Event()
+        self._lock, self._held = threading.Lock(), slots is not None
         self.seconds = 0.0
         self.abandoned = False
         threading.Thread(target=self._work, name=f"foretaste {where}", daemon=True).start()
+
+    @property
+    def over(self) -> bool:
+        """Whether the call has come back."""
+        return self._done.is_set()
 
     def result(self) -> Result:
         """Wait for the call and return what it returns.
 
         Raises: Fault as `guarded` does, and when the limit has passed (`abandoned` is set then).
         """
-        left = None if self.limit is None else max(0.0, self._began + self.limit - time.perf_counter())
         try:
-            if not self._over.wait(left):
+            self._going.wait()
+            left = None if self.limit is None else max(0.0, self._began + self.limit - time.perf_counter())
+            if not self._done.wait(left):
                 self.abandoned = True
+                self._free_slot()
                 raise Fault(f"{self.where} took longer than {self.limit:g} s; raise {self.setting} if it may")
         finally:
             self._before.put_back()
@@ -94,12 +113,24 @@ class Started(Generic[Result]):
         return value  # pyright: ignore[reportReturnType]
 
     def _work(self) -> None:
+        if self._slots is not None:
+            self._slots.acquire()
+        self._began = time.perf_counter()
+        self._going.set()
         try:
             self._outcome.append((contained(self.where, self._call), None))
         except BaseException as error:
             self._outcome.append((None, error))
         self.seconds = time.perf_counter() - self._began
-        self._over.set()
+        self._free_slot()
+        self._done.set()
+
+    def _free_slot(self) -> None:
+        """Let another call begin; a call that was abandoned has done so already."""
+        with self._lock:
+            held, self._held = self._held, False
+        if held and self._slots is not None:
+            self._slots.release()
 
 
 def wants_its_thread(message: str) -> bool:

@@ -12,6 +12,7 @@ import gymnasium
 
 from foretaste.config import EnvConfig
 from foretaste.envs.base import TextEnv
+from foretaste.envs.guarded import close
 from foretaste.envs.plain import PlainTextEnv
 from foretaste.envs.registry import identity_of, make, max_turns_of
 from foretaste.envs.reworded import Reworded
@@ -59,11 +60,17 @@ class Pools:
         if (env, level) not in self._pools:
             inner = make(env, level=level)
             turns = inner.max_turns() if isinstance(inner, PlainTextEnv) else None
+            close(inner)
             config = EnvConfig(env, level=level, examples=self.examples, max_turns=turns)
             self._pools[env, level] = EnvPool(
                 config, lambda: Reworded(Planned(make(env, level=level), self.planned), env)
             )
         return self._pools[env, level]
+
+    def close(self) -> None:
+        """Close the environments of all families."""
+        for pool in self._pools.values():
+            pool.close()
 
 
 class Renderer:

@@ -7,12 +7,14 @@ stops the run and never becomes reward 0.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
 
+from foretaste.envs.base import TextEnv
 from foretaste.envs.guarded import Fault, Started, guarded, told
 from foretaste.envs.registry import instructions_of, max_turns_of, worked_examples_of
 from foretaste.envs.seeds import split_of
@@ -174,7 +176,12 @@ class Player:
         *,
         max_turns: int | None = None,
         checkpoint: str | None = None,
+        limit: float | None = None,
+        slots: threading.Semaphore | None = None,
     ) -> None:
+        """`limit`: seconds that a call into the environment may take; `slots`: how many may go on in threads."""
+        self.limit, self.slots = limit, slots
+        self.own_limit: int | None = None
         self.task = task
         self.env = env
         self.prompt = prompt
@@ -193,27 +200,43 @@ class Player:
         """What the last call into the environment took, whether it was waited for or not."""
         self.abandoned = False
         """A call has not come back in time; the instance is left to it."""
+        self.threaded = False
+        """The last call went on in a thread of its own."""
         self._started: Started[Heard] | None = None
         self._privileged: str | None = None
         self._reward = 0.0
         self._said = Said(None, 0.0, None)
         self._success: float | None = None
 
-    def begin(self, *, limit: float | None = None) -> None:
+    def begin(self) -> None:
         """Start the reset in a thread; `start` waits for it."""
-        self._started = Started("reset", self._reset, limit=limit, setting=LIMIT_SETTING)
+        self._started = self._in_thread("reset", self._reset)
 
-    def begin_step(self, action: Action, *, limit: float | None = None) -> None:
+    def begin_step(self, action: Action) -> None:
         """Start the step in a thread; `answer` with the same action waits for it."""
-        self._started = Started(
-            f"step {len(self.turns) + 1}", lambda: self._step(action), limit=limit, setting=LIMIT_SETTING
-        )
+        self._started = self._in_thread(f"step {len(self.turns) + 1}", lambda: self._step(action))
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call that was started is still going on."""
+        return self._started is not None and not self._started.over
+
+    @property
+    def in_last_turn(self) -> bool:
+        """Whether the next action ends the episode whatever it is: by the task's own rule, in an unwrapped `TextEnv`."""
+        env, limit = self.env, self.own_limit
+        plain = isinstance(env, TextEnv) and type(env).step is TextEnv.step
+        return plain and limit is not None and len(self.turns) + 1 >= limit
+
+    def _in_thread(self, where: str, call: Callable[[], Heard]) -> Started[Heard]:
+        return Started(where, call, limit=self.limit, setting=LIMIT_SETTING, slots=self.slots)
 
     def start(self, key: str) -> Conversation | None:
         """Reset the environment; return the conversation up to the first action, or None on an error."""
         heard = self._called("reset", self._reset)
         if heard is None:
             return None
+        self.own_limit = heard.max_turns
         self.max_turns = self.max_turns or heard.max_turns
         self._take(heard)
         messages = [*self.prompt, Message("user", self.observation)]
@@ -286,8 +309,7 @@ class Player:
     def _reset(self) -> Heard:
         options = {"level": self.task.level, "register": self.task.register}
         observation, info = self.env.reset(seed=self.task.seed, options=options)
-        limit = self.max_turns or max_turns_of(self.env)
-        return hear("reset", observation, info)._replace(max_turns=limit)
+        return hear("reset", observation, info)._replace(max_turns=max_turns_of(self.env))
 
     def _step(self, action: Action) -> Heard:
         where = f"step {len(self.turns) + 1}"
@@ -303,9 +325,12 @@ class Player:
         running, self._started = self._started, None
         started = time.perf_counter()
         try:
+            if running is None and self.limit is not None:
+                running = self._in_thread(where, call)
+            self.threaded = running is not None
             return guarded(where, call) if running is None else running.result()
         except Fault as fault:
-            self._fail(str(fault))
+            self.fail(str(fault))
             self.abandoned = running is not None and running.abandoned
             return None
         finally:
@@ -322,5 +347,6 @@ class Player:
         # An environment that never spoke of success counts as solved from a total reward of 1 on.
         self.success = float(self._reward >= 1.0) if self._success is None else self._success
 
-    def _fail(self, message: str) -> None:
+    def fail(self, message: str) -> None:
+        """End the episode with an error: it is data, and enters no loss."""
         self.end, self.error = EpisodeEnd.ERROR, " ".join(message.split())
