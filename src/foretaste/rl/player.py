@@ -336,7 +336,7 @@ class Player:
         finally:
             waited = time.perf_counter() - started
             self.env_seconds += waited
-            self.call_seconds = waited if running is None else running.seconds
+            self.call_seconds = waited if running is None or self.abandoned else running.seconds
 
     def _take(self, heard: Heard) -> None:
         self.observation, self._said, self._privileged = heard.observation, heard.said, heard.privileged

@@ -99,6 +99,7 @@ class _Streamed:
         self.sampler, self.tasks, self.pool, self.gate = sampler, tasks, pool, gate
         self.give_up, self.checkpoint, self.on_episode = give_up, checkpoint, on_episode
         self.players: list[Player] = []
+        self.places: set[EnvPool] = set()
         # Tasks that come one by one depend on how those before them ended, so that none can begin ahead.
         self.ahead = isinstance(tasks, list | tuple)
         self.late: deque[tuple[Player, Action]] = deque()
@@ -120,6 +121,7 @@ class _Streamed:
         begun: deque[tuple[str, Player]] = deque()
         for index, task in enumerate(self.tasks):
             place = self.pool.of(task)
+            self.places.add(place)
             player = place.player(task, self.checkpoint)
             self.players.append(player)
             begun.append((str(index), player))
@@ -157,7 +159,7 @@ class _Streamed:
     def _on_ended(self, ended: Ended) -> None:
         """Begin slow steps in threads, all that come in this pass at once."""
         self._finish_those_over()
-        if not any(self.pool.of(player.task).in_threads("step") for player in self.players[-1:]):
+        if not any(place.in_threads("step") for place in self.places):
             return
         for conversation, action in ended():
             player = self.players[int(conversation.key)]
