@@ -110,11 +110,16 @@ def _torch_kept(torch: Any) -> tuple[_Kept, ...]:
     return (
         _Kept(torch.is_grad_enabled, torch.set_grad_enabled),
         _Kept(torch.get_default_dtype, torch.set_default_dtype),
-        _Kept(torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
+        _Kept(
+            torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)
+        ),
         _Kept(torch.get_num_threads, torch.set_num_threads),
         _Kept(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
         _Kept(
-            lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+            lambda: (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_deterministic_algorithms_warn_only_enabled(),
+            ),
             lambda said: torch.use_deterministic_algorithms(said[0], warn_only=said[1]),
         ),
         _Kept(lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on)),
