@@ -246,7 +246,7 @@ def _play_in_rounds(
         else:
             actions = policy.act([conversation for _, conversation in live])
         remaining: list[tuple[Player, Conversation]] = []
-        for (player, conversation), action in zip(live, actions, strict=True):
+        for (player, _), action in zip(live, actions, strict=True):
             if action is None:
                 over(player)
                 continue
