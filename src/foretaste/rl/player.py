@@ -223,7 +223,7 @@ class Player:
 
     @property
     def in_last_turn(self) -> bool:
-        """Whether the next action ends the episode whatever it is: by the task's own rule, in an unwrapped `TextEnv`."""
+        """Whether the next action ends the episode by the task's own rule, whatever it is."""
         env, limit = self.env, self.own_limit
         plain = isinstance(env, TextEnv) and type(env).step is TextEnv.step
         return plain and limit is not None and len(self.turns) + 1 >= limit
