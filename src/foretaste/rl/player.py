@@ -49,7 +49,7 @@ def prompt_messages(
         shown = guarded("worked_examples", collect)
     except Fault as fault:
         raise EnvError(
-            f"The worked examples of {name} could not be made: {fault}. They are played by its oracle at level {level}; "
+            f"Worked examples of {name} failed: {fault}. They are played by its oracle at level {level}; "
             "mend it, or show none: env.examples = 0"
         ) from fault
     return [Message("system", instructions), *shown] if instructions else shown
