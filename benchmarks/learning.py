@@ -22,7 +22,18 @@ from rich.table import Table
 
 from benchmarks import machine, peers
 from benchmarks.learning_jobs import Jobs
-from benchmarks.learning_plan import ARMS, RATE_SEED, Plan, Result, Unfair, best_rates, check_fair, mean
+from benchmarks.learning_plan import (
+    ARMS,
+    RATE_SEED,
+    UPDATES,
+    Plan,
+    Result,
+    Setting,
+    Unfair,
+    best_settings,
+    check_fair,
+    mean,
+)
 from benchmarks.peers import PeerMissing
 from benchmarks.table import NOT_MEASURED
 from foretaste.deploy.files import write_json
@@ -32,10 +43,10 @@ from foretaste.statistics import exact_interval
 RESULTS = Path(__file__).with_name("learning.json")
 FOLDER = peers.ROOT / "build" / "learning"
 EXAMPLES = """examples:
-  python -m benchmarks.learning                                  # everything: 5 arms, 3 seeds, 3 learning rates
-  python -m benchmarks.learning --rates 1e-4                     # without looking for learning rates
-  python -m benchmarks.learning --arms auto trl --seeds 0        # two runs (after those that choose their rates)
-  python -m benchmarks.learning --tokens 2000 --items 16 --rates 1e-4 --seeds 0 --output /tmp/look.json
+  python -m benchmarks.learning                                  # everything: 5 arms, 3 seeds, 6 settings each
+  python -m benchmarks.learning --rates 1e-4 --updates 1         # without looking for settings
+  python -m benchmarks.learning --arms auto trl --seeds 0        # two runs (after those that choose settings)
+  python -m benchmarks.learning --tokens 2000 --items 16 --rates 1e-4 --updates 1 --seeds 0 --output /tmp/look.json
 
 A run that is finished is not repeated. To measure anew: remove its file from build/learning/results.
 """
@@ -72,18 +83,18 @@ class Told:
             self.console.print(line, highlight=False)
 
 
-def rates_of(jobs: Jobs, plan: Plan, arms: Sequence[str], rates: Sequence[float], told: Told) -> list[Result]:
-    """Let each arm try each learning rate once, on rules of its own and half the budget; nothing to choose: no try."""
+def tries_of(jobs: Jobs, plan: Plan, arms: Sequence[str], settings: Sequence[Setting], told: Told) -> list[Result]:
+    """Let each arm try each setting once, on rules of its own and half the budget; nothing to choose: no try."""
     tries = []
-    for arm in arms if len(rates) > 1 else ():
-        for rate in rates:
-            told.begin(f"{arm} tries learning rate {rate:g}", plan.tokens)
-            tries.append(jobs.result(plan, arm, RATE_SEED, rate))
+    for arm in arms if len(settings) > 1 else ():
+        for rate, updates in settings:
+            told.begin(f"{arm} tries learning rate {rate:g}, {updates} times its updates", plan.tokens)
+            tries.append(jobs.result(plan, arm, RATE_SEED, rate, updates))
     check_fair(tries, plan)
     return tries
 
 
-def about(plan: Plan, chosen: dict[str, float], threads: int) -> dict[str, Any]:
+def about(plan: Plan, chosen: dict[str, Setting], threads: int) -> dict[str, Any]:
     """Return what a reader needs beside the results."""
     names = ("foretaste", "torch", "transformers")
     versions = {"foretaste": {name: importlib.metadata.version(name) for name in names}}
@@ -93,7 +104,8 @@ def about(plan: Plan, chosen: dict[str, float], threads: int) -> dict[str, Any]:
     return {
         "model": "smollm2-135m",
         "plan": dataclasses.asdict(plan),
-        "learning_rates": chosen,
+        "learning_rates": {arm: one.rate for arm, one in chosen.items()},
+        "updates": {arm: one.updates for arm, one in chosen.items()},
         "machine": found,
         "versions": versions,
     }
@@ -108,16 +120,21 @@ def share(outcomes: Sequence[float | None]) -> str:
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
+def setting_text(one: Result) -> str:
+    """Return the learning rate, and the multiple of the arm's own updates where it is another than 1."""
+    return f"{one.rate:g}" if one.updates == 1 else f"{one.rate:g}, x{one.updates}"
+
+
 def show(console: Console, results: Sequence[Result], title: str) -> None:
     """Print a row a run, and a row an arm with the mean over its seeds."""
     table = Table(title=title, title_justify="left")
-    for name in ("arm", "rate", "seed", "before", "after", "tokens", "episodes", "minutes", "peak GB"):
+    for name in ("arm", "rate, updates", "seed", "before", "after", "tokens", "episodes", "minutes", "peak GB"):
         table.add_column(name, justify="left" if name == "arm" else "right")
     for arm in dict.fromkeys(one.arm for one in results):
         of_arm = [one for one in results if one.arm == arm]
         for one in of_arm:
             figures = (f"{one.tokens:,}", str(one.episodes), f"{one.seconds / 60:.1f}", f"{one.peak_bytes / 1e9:.2f}")
-            table.add_row(arm, f"{one.rate:g}", str(one.seed), share(one.before), share(one.after), *figures)
+            table.add_row(arm, setting_text(one), str(one.seed), share(one.before), share(one.after), *figures)
         if len(of_arm) > 1:
             minutes = sum(one.seconds for one in of_arm) / 60 / len(of_arm)
             means = [mean([mean(getattr(one, name)) for one in of_arm]) for name in ("before", "after")]
@@ -161,7 +178,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=float,
         default=[3e-5, 1e-4, 3e-4],
         metavar="RATE",
-        help="rates, each tried once by every arm with half the tokens; one: no tries (default: 3e-5 1e-4 3e-4)",
+        help="rates, each tried once by every arm with half the tokens (default: 3e-5 1e-4 3e-4)",
+    )
+    parser.add_argument(
+        "--updates",
+        nargs="+",
+        type=int,
+        choices=sorted({one for known in UPDATES.values() for one in known}),
+        default=[1, 4],
+        metavar="TIMES",
+        help="optimiser steps on a round's episodes, times an arm's own, each tried with every rate: 1, 4, 8 "
+        "(default: 1 4)",
     )
     parser.add_argument("--threads", type=int, default=None, help="processors to use (default: all)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs are kept (default: build/learning)")
@@ -170,7 +197,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if chosen.tokens < 1 or chosen.items < 1:
         parser.error("--tokens and --items must be at least 1")
     if RATE_SEED in chosen.seeds:
-        parser.error(f"seed {RATE_SEED} is the one that learning rates are chosen on")
+        parser.error(f"seed {RATE_SEED} is the one that learning rates are chosen on, and updates with them")
     return chosen
 
 
@@ -186,22 +213,23 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         plan = Plan(tokens=chosen.tokens, items=chosen.items, warm=jobs.warm()["id"])
         halved = dataclasses.replace(plan, tokens=-(-plan.tokens // 2))
-        tries = rates_of(jobs, halved, chosen.arms, chosen.rates, told)
-        rates = best_rates(tries) if tries else dict.fromkeys(chosen.arms, chosen.rates[0])
+        grid = [Setting(rate, updates) for rate in chosen.rates for updates in chosen.updates]
+        tries = tries_of(jobs, halved, chosen.arms, grid, told)
+        best = best_settings(tries) if tries else dict.fromkeys(chosen.arms, grid[0])
         results: list[Result] = []
         for seed in chosen.seeds:  # all arms of a seed in turn: what is interrupted is whole for the seeds before
             for arm in chosen.arms:
                 told.begin(f"{arm}, seed {seed}", plan.tokens)
-                results.append(jobs.result(plan, arm, seed, rates[arm]))
+                results.append(jobs.result(plan, arm, seed, *best[arm]))
                 check_fair(results, plan)
                 rows = [dataclasses.asdict(one) for one in results]
                 tried = [dataclasses.asdict(one) for one in tries]
-                write_json(chosen.output, {**about(plan, rates, threads), "results": rows, "tries": tried})
+                write_json(chosen.output, {**about(plan, best, threads), "results": rows, "tries": tried})
     except (PeerMissing, Unfair) as error:
         sys.exit(f"{error}\nWhat was finished is kept; the same command goes on.")
     results.sort(key=lambda one: (ARMS.index(one.arm), one.seed))
     if tries:
-        show(console, tries, f"Learning rates, tried on other rules with {halved.tokens:,} tokens")
+        show(console, tries, f"Settings, tried by every arm on other rules with {halved.tokens:,} tokens")
     show(
         console,
         results,

@@ -42,20 +42,21 @@ class Jobs:
         file = self.folder / "before" / plan.key("warm", seed, 0.0)
         return _kept(file, lambda: self.exam(self.warm_folder, plan, seed))
 
-    def result(self, plan: Plan, arm: str, seed: int, rate: float) -> Result:
+    def result(self, plan: Plan, arm: str, seed: int, rate: float, updates: int = 1) -> Result:
         """Return the result of a run, the kept one if there is one. Raises: PeerMissing if a process fails."""
-        file = self.folder / "results" / plan.key(arm, seed, rate)
+        file = self.folder / "results" / plan.key(arm, seed, rate, updates)
         scratch = self.folder / "runs" / file.stem
 
         def measured() -> dict[str, Any]:
             before = self.before(plan, seed)
             shutil.rmtree(scratch, ignore_errors=True)
             job = {"work": "learn", "arm": arm, "seed": seed, "rate": rate, "tokens": plan.tokens}
+            job |= {"updates": updates}
             job |= {"model": str(self.warm_folder), "folder": str(scratch), "python": sys.executable}
             done = self.run(job | {"episode_tokens": before["tokens"] / len(before["success"])})
             after = self.exam(Path(done.pop("model")), plan, seed)
-            made = Result(arm, seed, rate, dataclasses.asdict(plan), before["success"], after["success"], **done)
-            return dataclasses.asdict(made)
+            told = {"plan": dataclasses.asdict(plan), "before": before["success"], "after": after["success"]}
+            return dataclasses.asdict(Result(arm, seed, rate, **told, **done, updates=updates))
 
         found = _kept(file, measured)
         shutil.rmtree(scratch, ignore_errors=True)  # weights and moments: gigabytes

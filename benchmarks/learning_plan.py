@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 ARMS = ("auto", "success-replay", "grpo", "leave-one-out", "trl")
 TURNS = 6
@@ -25,7 +25,17 @@ EPISODES = 32
 GROUP = 8
 """Attempts at an item, for the arms that compare attempts. `auto` and success replay play each item once."""
 RATE_SEED = 100
-"""Of the runs that learning rates are chosen on: other rules and other items than those of the comparison."""
+"""Of the runs that settings are chosen on: other rules and other items than those of the comparison."""
+UPDATES: dict[str, dict[int, dict[str, int]]] = {
+    "auto": {1: {}, 4: {"policy_passes": 4, "success_passes": 32}},
+    "success-replay": {1: {"success_passes": 8}, 4: {"success_passes": 32}},
+    "grpo": {1: {"passes": 2}, 4: {"passes": 8}, 8: {"passes": 8, "minibatches": 4}},
+    "leave-one-out": {1: {"passes": 2}, 4: {"passes": 8}, 8: {"passes": 8, "minibatches": 4}},
+    "trl": {1: {}, 4: {"num_iterations": 4}, 8: {"num_iterations": 4, "per_device_train_batch_size": 4}},
+}
+"""Of each arm, the optimiser steps that it takes on a round's episodes, in multiples of its own default, and the
+settings that take so many. TRL's `steps_per_generation` is 32 over `per_device_train_batch_size` (8 by default). A
+multiple that an arm lacks is its largest below."""
 
 TOOL, ARGUMENT = "pick", "word"
 CALL = f"{TOOL} {ARGUMENT} "
@@ -74,10 +84,12 @@ class Plan:
     episodes: int = EPISODES
     group: int = GROUP
 
-    def key(self, arm: str, seed: int, rate: float) -> str:
+    def key(self, arm: str, seed: int, rate: float, updates: int = 1) -> str:
         """Return the file name of a run's result; any change of the plan changes it."""
-        text = json.dumps([asdict(self), arm, seed, rate], sort_keys=True)
-        return f"{arm}-seed{seed}-{rate:g}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.json"
+        more = [] if updates == 1 else [updates]
+        text = json.dumps([asdict(self), arm, seed, rate, *more], sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        return f"{arm}-seed{seed}-{rate:g}-{''.join(f'x{one}-' for one in more)}{digest}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,8 @@ class Result:
     seconds: float
     """Of sampling and learning; loading, saving and the exam left out."""
     peak_bytes: int
+    updates: int = 1
+    """Optimiser steps on a round's episodes, in multiples of the arm's own default (`UPDATES`)."""
 
 
 def check_fair(results: Sequence[Result], plan: Plan) -> None:
@@ -117,16 +131,33 @@ def check_fair(results: Sequence[Result], plan: Plan) -> None:
             raise Unfair(f"{name} did not start from the same success as the other arms of its seed")
 
 
-def best_rates(tries: Sequence[Result]) -> dict[str, float]:
-    """Return of each arm the rate with the highest success after training; the lowest of equals.
+class Setting(NamedTuple):
+    """What each arm is tuned by."""
 
-    Raises: Unfair if an arm had other rates to choose from than the others.
+    rate: float
+    updates: int
+
+
+def best_settings(tries: Sequence[Result]) -> dict[str, Setting]:
+    """Return of each arm the setting with the highest success after training; of equals the lowest rate, then updates.
+
+    Raises: Unfair if an arm had other settings to choose from than the others, or more tokens to try them.
     """
-    tried = {arm: sorted({one.rate for one in tries if one.arm == arm}) for arm in {one.arm for one in tries}}
-    if len({tuple(rates) for rates in tried.values()}) > 1:
-        raise Unfair(f"the arms tried different learning rates: {tried}")
-    ranked = sorted(tries, key=lambda one: (-(mean(one.after) or 0.0), one.rate))
-    return {arm: next(one.rate for one in ranked if one.arm == arm) for arm in tried}
+    tried = {
+        arm: sorted(Setting(one.rate, one.updates) for one in tries if one.arm == arm)
+        for arm in dict.fromkeys(one.arm for one in tries)
+    }
+    if len({tuple(settings) for settings in tried.values()}) > 1:
+        raise Unfair(f"the arms tried different learning rates or updates: {tried}")
+    if len({one.plan["tokens"] for one in tries}) > 1 or any(one.seed != RATE_SEED for one in tries):
+        raise Unfair(f"settings must be tried with one budget, on seed {RATE_SEED} alone")
+    ranked = sorted(tries, key=lambda one: (-(mean(one.after) or 0.0), one.rate, one.updates))
+    return {arm: next(Setting(one.rate, one.updates) for one in ranked if one.arm == arm) for arm in tried}
+
+
+def knobs(arm: str, updates: int) -> dict[str, int]:
+    """Return the settings by which an arm takes so many times its own number of optimiser steps on a round."""
+    return UPDATES[arm][max(known for known in UPDATES[arm] if known <= updates)]
 
 
 def mean(outcomes: Sequence[float | None]) -> float | None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning_plan import CHAT_TEMPLATE, CONTEXT, EPISODES, GROUP, NEW_TOKENS, TURNS
+from benchmarks.learning_plan import CHAT_TEMPLATE, CONTEXT, EPISODES, GROUP, NEW_TOKENS, TURNS, knobs
 from benchmarks.learning_task import config_of
 from benchmarks.protocol import Line, peak_bytes
 from foretaste.api import summary_of
@@ -71,12 +71,15 @@ class Told(Silent):
 def config(job: dict[str, Any]) -> TrainConfig:
     """Return the settings of a run: foretaste's defaults, but for what the comparison fixes."""
     arm = job.get("arm", "auto")
+    chosen = knobs(arm, job.get("updates", 1))
+    in_replay = {name: value for name, value in chosen.items() if hasattr(ReplayConfig, name)}
+    in_algorithm = {name: value for name, value in chosen.items() if name not in in_replay}
     return dataclasses.replace(
         config_of(job["seed"]),
         model=ModelConfig(name=job["model"], device="cpu", dtype="bfloat16"),
         sampling=SamplingConfig(max_new_tokens=NEW_TOKENS, max_context=CONTEXT),
-        algorithm=dataclasses.replace(ALGORITHMS[arm], learning_rate=job.get("rate", 1e-4)),
-        replay=REPLAYS.get(arm, ReplayConfig()),
+        algorithm=dataclasses.replace(ALGORITHMS[arm], learning_rate=job.get("rate", 1e-4), **in_algorithm),
+        replay=dataclasses.replace(REPLAYS.get(arm, ReplayConfig()), **in_replay),
         held_out=HeldOutConfig(items=1),  # the exam is another job, the same for all arms
         token_budget=job.get("tokens"),
         steps=1_000_000,

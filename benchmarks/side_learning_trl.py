@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning_plan import CALL, CONTEXT, EPISODES, GROUP, RESPONSE_TEMPLATE, TURNS
+from benchmarks.learning_plan import CALL, CONTEXT, EPISODES, GROUP, RESPONSE_TEMPLATE, TURNS, knobs
 from benchmarks.protocol import Line, peak_bytes
 
 SLACK = 1.1
@@ -83,6 +83,11 @@ def factory(server: Server) -> type:
     return Lock
 
 
+def steps_of(chosen: dict[str, int]) -> int:
+    """Return the optimiser steps on a round: `steps_per_generation` of TRL, as often as `num_iterations` says."""
+    return EPISODES // chosen["per_device_train_batch_size"] * chosen["num_iterations"]
+
+
 def learn(job: dict[str, Any], line: Line) -> dict[str, Any]:
     """Train until the budget is used up; save the policy as a Hugging Face folder."""
     from datasets import Dataset  # pyright: ignore[reportMissingImports]
@@ -105,13 +110,14 @@ def learn(job: dict[str, Any], line: Line) -> dict[str, Any]:
                 line.say({"tokens": spent["tokens"], "episodes": spent["episodes"], "success": logs.get("reward")})
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            learned = state.global_step % args.steps_per_generation == 0
+            learned = state.global_step % (args.steps_per_generation * args.num_iterations) == 0
             if learned and spent["tokens"] >= job["tokens"]:
                 control.should_training_stop = True
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     tokenizer.response_template = RESPONSE_TEMPLATE
     folder = Path(job["folder"]) / "trl"
+    chosen = {"num_iterations": 1, "per_device_train_batch_size": GROUP} | knobs("trl", job.get("updates", 1))
     trainer = GRPOTrainer(
         model=job["model"],
         args=GRPOConfig(
@@ -120,7 +126,8 @@ def learn(job: dict[str, Any], line: Line) -> dict[str, Any]:
             generation_batch_size=EPISODES,
             max_completion_length=CONTEXT,
             max_tool_calling_iterations=TURNS,
-            max_steps=rounds * EPISODES // GROUP,
+            max_steps=rounds * steps_of(chosen),
+            **chosen,
             learning_rate=job["rate"],
             shuffle_dataset=False,
             seed=job["seed"],

@@ -71,15 +71,49 @@ def test_another_seed_may_start_elsewhere() -> None:
     part("learning_plan").check_fair([result(), result(seed=1, before=[1.0, 1.0, 0.0, 0.0])], plan())
 
 
-def test_each_arm_gets_its_own_best_rate_but_only_if_all_tried_the_same() -> None:
+def test_each_arm_gets_its_own_best_setting_but_only_if_all_tried_the_same() -> None:
     module = part("learning_plan")
     good, bad = [1.0] * 4, [0.0] * 4
-    tries = [result("auto", rate=1e-5, after=good), result("auto", rate=1e-4, after=bad)]
-    tries += [result("trl", rate=1e-5, after=bad), result("trl", rate=1e-4, after=good)]
-    assert module.best_rates(tries) == {"auto": 1e-5, "trl": 1e-4}
-    assert module.best_rates([dataclasses.replace(one, after=good) for one in tries]) == {"auto": 1e-5, "trl": 1e-5}
+
+    def tried(arm: str, rate: float, updates: int, after: list[float]) -> Any:
+        return result(arm, rate=rate, updates=updates, after=after, seed=module.RATE_SEED)
+
+    tries = [tried("auto", 1e-5, 1, good), tried("auto", 1e-4, 1, bad)]
+    tries += [tried("trl", 1e-5, 1, bad), tried("trl", 1e-4, 1, good)]
+    assert module.best_settings(tries) == {"auto": (1e-5, 1), "trl": (1e-4, 1)}
+    equal = [dataclasses.replace(one, after=good) for one in tries]
+    assert module.best_settings(equal) == {"auto": (1e-5, 1), "trl": (1e-5, 1)}
     with pytest.raises(module.Unfair, match="different learning rates"):
-        module.best_rates(tries[:-1])
+        module.best_settings(tries[:-1])
+    more = [*tries, tried("trl", 1e-4, 4, good)]
+    with pytest.raises(module.Unfair, match="rates or updates"):
+        module.best_settings(more)  # one arm alone had more updates to choose from
+    assert module.best_settings([*more, tried("auto", 1e-4, 4, good)])["auto"] == (1e-5, 1)
+    scored = [dataclasses.replace(one, seed=0) for one in tries]
+    with pytest.raises(module.Unfair, match="seed 100 alone"):
+        module.best_settings(scored)
+    with pytest.raises(module.Unfair, match="one budget"):
+        module.best_settings([dataclasses.replace(tries[0], plan=dataclasses.asdict(plan(tokens=99))), *tries[1:]])
+
+
+def test_every_arm_can_take_more_steps_on_a_round_and_trl_by_its_own_settings() -> None:
+    module, side, trl = part("learning_plan"), part("side_learning"), part("side_learning_trl")
+    for arm in module.ARMS[:-1]:
+        plain, more = (
+            side.config({"arm": arm, "seed": 1, "rate": 2e-4, "model": "nano", "tokens": 1000, "updates": updates})
+            for updates in (1, 4)
+        )
+        assert plain != more
+        if arm in ("grpo", "leave-one-out"):
+            assert more.algorithm.passes == 4 * plain.algorithm.passes
+        if arm == "success-replay":
+            assert more.replay.success_passes == 4 * plain.replay.success_passes
+    base = {"num_iterations": 1, "per_device_train_batch_size": module.GROUP}
+    steps = {updates: trl.steps_of(base | module.knobs("trl", updates)) for updates in (1, 4, 8)}
+    assert steps == {1: 4, 4: 16, 8: 32}
+    assert module.knobs("auto", 8) == module.knobs("auto", 4)  # it has no more
+    keys = {module.Plan(tokens=1, items=1, warm="a").key("trl", 0, 1e-4, updates) for updates in (1, 4, 8)}
+    assert len(keys) == 3  # a kept result is of one setting
 
 
 def test_the_arms_of_foretaste_have_its_defaults_but_for_what_is_fixed() -> None:
@@ -201,13 +235,14 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
 
 
 def test_what_is_finished_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("--arms", "auto", "trl", "--seeds", "0", "--rates", "1e-4")
+    arguments = ("--arms", "auto", "trl", "--seeds", "0", "--rates", "1e-4", "--updates", "1")
     done, written = command(tmp_path, monkeypatch, *arguments)
     assert [work for work, *_ in done] == ["warm", "exam", "learn", "exam", "learn", "exam"]
     assert [(one["arm"], one["tokens"]) for one in written["results"]] == [("auto", 105), ("trl", 105)]
     assert not list((tmp_path / "kept" / "runs").iterdir())  # weights are not kept
     assert command(tmp_path, monkeypatch, *arguments) == ([], written)
-    done, written = command(tmp_path, monkeypatch, "--arms", "auto", "trl", "--seeds", "0", "1", "--rates", "1e-4")
+    both = (*arguments[:3], "--seeds", "0", "1", *arguments[5:])
+    done, written = command(tmp_path, monkeypatch, *both)
     assert [(arm, seed) for work, arm, seed, *_ in done if work == "learn"] == [("auto", 1), ("trl", 1)]
     assert len(written["results"]) == 4
     done, _ = command(tmp_path, monkeypatch, *arguments, "--tokens", "200")  # another plan: nothing of the old fits
@@ -227,16 +262,18 @@ def test_two_commands_that_want_the_same_measure_it_once(tmp_path: Path) -> None
     assert [one.result() for one in both] == [{"n": 1}, {"n": 1}]
 
 
-def test_every_arm_tries_every_rate_with_half_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_arm_tries_every_setting_with_half_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done, written = command(tmp_path, monkeypatch, "--seeds", "0", "--rates", "1e-4", "3e-5")
     tried = [one for one in done if one[0] == "learn" and one[2] == part("learning_plan").RATE_SEED]
     arms = part("learning_plan").ARMS
     assert [(arm, rate, tokens) for _, arm, _, rate, tokens in tried] == [
-        (a, r, 50) for a in arms for r in (1e-4, 3e-5)
+        (a, r, 50) for a in arms for r in (1e-4, 3e-5) for _ in (1, 4)
     ]
+    assert [one["updates"] for one in written["tries"]] == [1, 4] * 2 * len(arms)
     assert written["learning_rates"] == dict.fromkeys(arms, 3e-5)
+    assert written["updates"] == dict.fromkeys(arms, 1)
     assert {one["rate"] for one in written["results"]} == {3e-5}
-    assert len(written["tries"]) == 2 * len(arms)
+    assert len(written["tries"]) == 4 * len(arms)
 
 
 def test_a_side_that_dies_is_named_and_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,8 @@ def cli_page() -> str:
         "codes of its own: docs/exam.md.",
         f"```text\n{help_of([])}\n```",
     ]
-    more = {"envs": ["check"], "exam": list(exam.SUBCOMMANDS), "lab": list(lab.SUBCOMMANDS), "deploy": ["simulate"]}
+    more = {"envs": ["check"], "exam": list(exam.SUBCOMMANDS), "lab": list(lab.SUBCOMMANDS)}
+    more["deploy"] = ["plan", "simulate"]  # the others have no help of their own
     for name in COMMANDS:
         for command in ([name], *([name, below] for below in more.get(name, ()))):
             parts += [f"## foretaste {' '.join(command)}", f"```text\n{help_of(command)}\n```"]
@@ -72,6 +73,10 @@ def settings_page() -> str:
         kind = section.default_factory
         if dataclasses.is_dataclass(kind):
             lines += [f"## [{section.name}]", inspect.getdoc(kind) or "", _settings(kind)]
+            for table in dataclasses.fields(kind):
+                inner = table.default_factory
+                if dataclasses.is_dataclass(inner):
+                    lines += [f"## [{section.name}.{table.name}]", inspect.getdoc(inner) or "", _settings(inner)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -82,6 +87,9 @@ def _settings(kind: type) -> str:
     }
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING:
+            rows.append(f"| `{field.name}` | a table | {said.get(field.name, '')} |")
+            continue
         default = {None: "none", (): "[]"}.get(field.default, field.default)
         default = list(default) if isinstance(default, tuple) else default
         default = str(default).lower() if isinstance(default, bool) else default

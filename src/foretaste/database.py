@@ -6,6 +6,7 @@ is called in messages and which error they are raised as. Next: `ledger_database
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -43,6 +44,8 @@ class DatabaseKind:
     missing: str
     """Next step where the file is missing and must not be made."""
     next_steps: NextSteps
+    private: bool = False
+    """Files and folders are made for their owner alone, and space that is freed can be given back."""
 
     def url_of(self, url_or_folder: str | Path) -> URL:
         """Return the database URL of a folder, an SQLite file, or a URL given as text.
@@ -77,6 +80,8 @@ class DatabaseKind:
             ) from error
         if engine.dialect.name == "sqlite":
             _turns[engine] = threading.Lock()
+            if self.private:
+                event.listen(engine, "connect", _give_space_back)
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -121,7 +126,7 @@ class DatabaseKind:
         if not create and not file.exists():
             raise self.error(f"No {self.noun} at {str(file)!r}. {self.missing}")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(file.parent, 0o700 if self.private else 0o777)
         except OSError as error:
             raise self.error(
                 f"Cannot make the folder {str(file.parent)!r} for the {self.noun}: {error.strerror}. "
@@ -129,6 +134,20 @@ class DatabaseKind:
             ) from error
         if file.is_dir():
             raise self.error(f"{str(file)!r} is a folder where the {self.noun}'s file should be. Name another folder.")
+        if self.private:
+            self._keep_private(file)
+
+    def _keep_private(self, file: Path) -> None:
+        """Have the file and its write-ahead log readable by their owner alone; SQLite gives the log the file's mode."""
+        try:
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+            for one in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
+                if one.exists() and one.stat().st_uid == os.getuid():
+                    one.chmod(0o600)
+        except OSError as error:
+            raise self.error(
+                f"Cannot write the {self.noun} {str(file)!r}: {error.strerror}. {self._next_step('permission')}"
+            ) from error
 
 
 def shown(url: URL) -> str:
@@ -150,6 +169,21 @@ def _taking_turns(engine: Engine) -> Iterator[None]:
         return
     with turn:
         yield
+
+
+def _make_folder(folder: Path, mode: int) -> None:
+    """Make a folder and those above it with a mode, less the umask for a mode that is open to all."""
+    if folder.exists():
+        return
+    _make_folder(folder.parent, mode)
+    folder.mkdir(mode=mode, exist_ok=True)
+    if mode == 0o700:
+        folder.chmod(mode)
+
+
+def _give_space_back(connection: sqlite3.Connection, _: object) -> None:
+    """Have a new file keep track of free pages; on one that has tables it does nothing."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:

@@ -17,7 +17,6 @@ rewritten, keep `head()` somewhere else. The tables and connections are in `ledg
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -34,6 +33,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from foretaste import ledger_database as database
 from foretaste.errors import LedgerError, unknown
+from foretaste.hash_chain import GENESIS, Head, link
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,6 @@ class RunInfo:
 
 
 _RESTORE = "Do not trust what comes after it; restore a copy of the ledger."
-
-
-class Head(NamedTuple):
-    """The last record's place and hash: enough to prove later that nothing before it was changed."""
-
-    seq: int
-    hash: str
 
 
 class Ledger:
@@ -225,7 +218,7 @@ class Ledger:
         """
         table = database.records
         with database.reading(self._own_engine()) as connection:
-            end, previous, expected = _head(connection), database.GENESIS, 1
+            end, previous, expected = _head(connection), GENESIS, 1
             query = sa.select(table).where(table.c.seq <= end.seq).order_by(table.c.seq)
             with connection.execution_options(yield_per=500).execute(query) as rows:
                 for row in rows:
@@ -288,8 +281,7 @@ def _head(connection: Connection, *, lock: bool = False) -> Head:
 
 
 def _hash(previous: str, seq: int, run: str, step: int | None, kind: str, created: str, payload: str) -> str:
-    line = json.dumps([seq, run, step, kind, created, payload], separators=(",", ":"))
-    return hashlib.sha256((previous + line).encode()).hexdigest()
+    return link(previous, [seq, run, step, kind, created, payload])
 
 
 def _canonical(payload: dict[str, Any], kind: str) -> str:

@@ -13,11 +13,10 @@ from sqlalchemy.engine import Engine
 
 from foretaste.database import DatabaseKind, shown
 from foretaste.errors import LedgerError
+from foretaste.hash_chain import GENESIS
 
 SCHEMA_VERSION = 1
 """Raised when tables change so that an older foretaste could not read them."""
-GENESIS = "0" * 64
-"""The hash before the first record."""
 FILE_NAME = "ledger.sqlite"
 
 metadata = sa.MetaData()

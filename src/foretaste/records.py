@@ -19,6 +19,13 @@ RECORD_VERSION = 1
 """Raised when a field changes its meaning; readers refuse newer versions than they know."""
 
 
+def well_formed(text: str) -> str:
+    """Return text as UTF-8 can carry it: halves of a surrogate pair are joined, one alone becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class EpisodeEnd(StrEnum):
     """Why an episode has no further turn."""
 

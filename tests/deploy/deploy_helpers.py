@@ -70,7 +70,8 @@ class Incumbent:
                 break
         self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         if scope["path"].endswith("/models"):
-            await self._send(send, 200, json.dumps({"object": "list", "data": [{"id": "big", "object": "model"}]}))
+            model = {"id": "big", "object": "model", "aliases": ["m"]}
+            await self._send(send, 200, json.dumps({"object": "list", "data": [model]}))
             return
         request = json.loads(body)
         self.seen.append(request)
@@ -212,4 +213,4 @@ def serve_file(path: str) -> None:
     """What `foretaste serve` does, in a process that can be killed."""
     block_signal()
     file = Path(path)
-    server_of(App(load(file), file.parent, with_signal=True)).run()
+    server_of(App(load(file), file.parent, with_signal=True, file=file)).run()

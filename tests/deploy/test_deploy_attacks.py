@@ -171,7 +171,8 @@ def test_feedback_is_for_ones_own_answers_and_counts_once(running: Any, kit: Any
             headers = {"authorization": f"Bearer {secret}"} if secret else {}
             return client.post("/v1/feedback", json=body, headers=headers)
 
-        assert give(response_id=own, thumbs="up").json()["judged"] == "incumbent"
+        given = give(response_id=own, thumbs="up")
+        assert (given.status_code, given.json().keys()) == (200, {"object", "response_id", "kind"})  # not who served
         replayed = give(response_id=own, thumbs="up")
         assert (replayed.status_code, code_of(replayed)) == (409, "feedback_replayed")
         kit.wait_for(lambda: give(other, response_id=own, thumbs="up").status_code != 401)

@@ -10,7 +10,7 @@ import pytest
 
 from foretaste.cli import main
 from foretaste.config import from_dict
-from foretaste.deploy.settings import DeployConfig, check
+from foretaste.deploy.settings import DeployConfig, TakeoverConfig, check
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,8 @@ def test_init_writes_a_commented_file_of_the_defaults(folder: Path, capsys: pyte
     text = (folder / "deploy.toml").read_text(encoding="utf-8")
     assert text == (ROOT / "examples" / "deploy.toml").read_text(encoding="utf-8")
     config = from_dict(DeployConfig, tomllib.loads(text))
-    assert config == DeployConfig()
+    waits = TakeoverConfig(maturity_seconds=60.0)  # what suits an endpoint that judges; the file says so
+    assert config == DeployConfig(takeover=waits)
     check(config)
     commented = "\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines())
     from_dict(DeployConfig, tomllib.loads(commented.split("\n", 8)[8]))  # what is commented out can be used too

@@ -66,7 +66,7 @@ def test_silent_answers_carry_what_training_needs(running: Any, kit: Any, weight
 def test_a_prompt_without_room_is_refused_alone(running: Any, kit: Any) -> None:
     before = len(learners(running))
     with running.client() as client:
-        long = {"messages": [{"role": "user", "content": "1" * 3000}]}
+        long = {"model": "m", "messages": [{"role": "user", "content": "1" * 3000}]}
         assert client.post("/v1/chat/completions", json=long).status_code == 200
     assert running.ask(5).status_code == 200
     kit.wait_for(lambda: len(learners(running)) == before + 1)

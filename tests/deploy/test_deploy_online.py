@@ -120,7 +120,7 @@ def test_learning_stays_near_the_accepted_version(tmp_path) -> None:
 
 
 def test_an_alarm_stops_learning_and_brings_the_accepted_weights_back(tmp_path) -> None:
-    config = replace(CONFIG, alarms=AlarmConfig(max_kl=1e-4, window=2))
+    config = replace(CONFIG, alarms=AlarmConfig(max_kl=1e-4, window=2, soft_responses=0))
     learner = trainer(tmp_path, config)
     learner.step(mixed(learner))
     report = learner.step(mixed(learner))

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from foretaste.deploy import audit, store
 from foretaste.deploy import reading as readings
-from foretaste.deploy import store
 from foretaste.deploy.database import open_engine, reading, writing
 from foretaste.deploy.figures import of_store
 from foretaste.deploy.judging import exact, same_json
 from foretaste.deploy.offline import Offline
+from foretaste.deploy.operations.retention import retain
 from foretaste.deploy.records import Answer, Exchange, Feedback, LateAnswer, LearnerAnswer
 from foretaste.deploy.tables import (
     MIGRATIONS,
     answers,
     checkpoints,
-    events,
     head,
     meta,
     metadata,
@@ -239,8 +239,8 @@ def test_numbers_go_on_when_all_that_had_one_was_deleted(engine: sa.Engine, writ
     for identity in ("one", "two"):
         writer.put(exchange(identity, right, learner_says("yes")))
     assert numbers() == ([1, 2], [1, 2])
+    retain(engine, b"key", time.time() + 10)
     with writing(engine) as connection:
-        store.delete_older(connection, time.time() + 10)
         assert store.requests_seen(connection) == 2
     writer.put(exchange("three", right, learner_says("yes")))
     assert numbers() == ([3], [3])
@@ -273,11 +273,12 @@ def test_old_records_go_and_the_audit_log_stays(engine: sa.Engine, writer: Write
     writer.put(new)
     scores(engine, writer)
     with writing(engine) as connection:
-        connection.execute(events.insert().values(seq=1, created="", kind="x", actor="x", payload="{}", hash="x"))
-        assert store.delete_older(connection, time.time() - 500) == 1
+        audit.append(connection, b"key", "x", "x", {})
+    assert retain(engine, b"key", time.time() - 500) == 1
+    with reading(engine) as connection:
         assert list(connection.scalars(sa.select(requests.c.id))) == ["new"]
         assert list(connection.scalars(sa.select(answers.c.request))) == ["new"]
-        assert connection.scalar(sa.select(sa.func.count()).select_from(events)) == 1
+        assert [one.kind for one in audit.entries(connection, newest=9)] == ["x", "retention"]
         assert connection.scalar(sa.select(head.c.id)) == 1
         assert connection.scalar(sa.select(meta.c.value).where(meta.c.name == "version")) == str(len(MIGRATIONS) + 1)
         assert list(connection.execute(sa.select(checkpoints))) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from foretaste.deploy.database import reading, writing
 from foretaste.deploy.judging import exact
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.offline import Offline
+from foretaste.deploy.promise.statement import promise_of
 from foretaste.deploy.records import Answer, Exchange, Feedback, LearnerAnswer
 from foretaste.deploy.settings import DeployConfig, LearnerConfig, TrainingConfig
 from foretaste.deploy.tables import answers, checkpoints
@@ -29,7 +31,9 @@ from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.sampler import Sampler
 from foretaste.records import Conversation, Message
 
-CONFIG = DeployConfig(training=TrainingConfig(enabled=True, every=4, publish_every=2, learning_rate=1e-2))
+CONFIG = DeployConfig(
+    training=TrainingConfig(enabled=True, every=4, publish_every=2, learning_rate=1e-2, held_back_share=0.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,9 @@ def test_judged_answers_become_checkpoints_and_nothing_is_learned_twice(offline:
     assert made.parent == base[1].id
     assert json.loads(made.note)["step"] == 2
     progress = json.loads((offline.folder / "deployment" / PROGRESS_FILE).read_text())
-    assert progress == {"learned": 8, "made": [base[1].id, made.id], "newest": Path(made.path).name}
+    places = {"learned": 8, "corrected": 0, "made": [base[1].id, made.id], "newest": Path(made.path).name}
+    kept = {"best": base[1].id[:16], "ladder": {"level": 0, "healthy": 2, "cooldown": 0}}
+    assert progress == places | kept
     again = TrainingWork(offline.config, offline.folder)  # as after a kill
     assert again.experiences()[1] == 9
     work.engine.dispose()
@@ -216,7 +222,9 @@ def test_an_alarm_is_held_against_all_that_the_same_learning_has_made(
     assert work.step() is True
     present = replace(state.load(offline.engine), checkpoint=made.id)
     with reading(offline.engine) as connection:
-        seen = evidence.gather(connection, present, correct_from=0.5, threshold=None, old_tasks=None)
+        promise = promise_of(offline.config)
+        mature = evidence.Mature.of(connection, promise, time.time())
+        seen = evidence.gather(connection, present, promise, mature, correct_from=0.5, threshold=None, old_tasks=None)
     assert seen.alarms == ("kl: far away",)
     assert analysis.alarms(seen).verdict is not analysis.Verdict.SUCCESS
     work.engine.dispose()
@@ -242,7 +250,7 @@ def test_a_killed_training_is_started_again_and_learns_all_that_was_judged(
         return json.loads(progress.read_text())["learned"] if progress.exists() else 0
 
     def wait_until(condition: Any) -> None:
-        kit.wait_for(lambda: training.keep_going() or condition(), 60)
+        kit.wait_for(lambda: training.keep_going() or condition(), 180)
 
     try:
         wait_until(lambda: learned() == 8)

@@ -31,9 +31,12 @@ from foretaste.deploy.settings import DeployConfig, IncumbentConfig, LearnerConf
 from foretaste.deploy.stages import Decision
 from foretaste.deploy.supervisor import Supervisor
 from foretaste.deploy.training_client import Training
+from foretaste.deploy.upstream import UpstreamError
 from foretaste.errors import DeployError
 
 PERSON = "person:test"
+NOBODY = DeployConfig(incumbent=IncumbentConfig(url="http://127.0.0.1:9/v1", models=("m",)))
+"""An incumbent that cannot be reached; the learner stands in for its one model."""
 
 
 class Folders(ScriptedLearner):
@@ -107,7 +110,7 @@ class Bench:
                 made = keys.create(connection, deployment.audit_key, "user", "user", actor=PERSON)
             self.secrets["user"] = made[1]
             self.supervisor.sync()
-        body = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": str(number)}]}).encode()
 
         async def receive() -> Any:
             return {"type": "http.request", "body": body}
@@ -117,7 +120,10 @@ class Bench:
 
         async def work() -> None:
             scope = {"headers": [(b"authorization", f"Bearer {self.secrets['user']}".encode())]}
-            await chat(deployment, scope, receive, send)
+            try:
+                await chat(deployment, scope, receive, send)
+            except UpstreamError as error:  # the server answers with it
+                sent.append({"status": error.status})
             while silent := list(deployment.shadow._silent):
                 await asyncio.wait(silent)
 
@@ -315,7 +321,7 @@ def test_a_process_that_dies_while_it_loads_begins_with_the_weights_that_answere
 
 
 def test_a_candidate_is_asked_silently_though_the_learner_answers_everybody(tmp_path: Path) -> None:
-    with bench(tmp_path, config=DeployConfig(incumbent=IncumbentConfig(url="http://127.0.0.1:9/v1"))) as found:
+    with bench(tmp_path, config=NOBODY) as found:
         live_with_candidate(found)
         assert [found.ask(number) for number in range(3)] == [200] * 3
         assert sorted(found.answered()) == [("A", True)] * 3 + [("B", False)] * 3
@@ -325,7 +331,7 @@ def test_a_candidate_is_asked_silently_though_the_learner_answers_everybody(tmp_
 
 
 def test_in_shadow_both_are_asked_and_in_a_canary_the_candidate_alone(tmp_path: Path) -> None:
-    with bench(tmp_path, config=DeployConfig(incumbent=IncumbentConfig(url="http://127.0.0.1:9/v1"))) as found:
+    with bench(tmp_path, config=NOBODY) as found:
         live_with_candidate(found)
         found.person(stage="canary", share=0.0)
         assert found.ask(1) == 502  # nobody is the incumbent here

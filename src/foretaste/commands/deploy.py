@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from foretaste.commands.arguments import parse
+from foretaste.commands.private_files import private_files
 from foretaste.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -17,24 +18,30 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   foretaste deploy init                      write a commented deploy.toml
+  foretaste deploy check                     settings that have no effect or cannot work; exit code 1 if there are any
   foretaste deploy status
   foretaste deploy promote                   one step on; hold and release stop and start the automatic ones
   foretaste deploy rollback
   foretaste deploy kill                      the learner is out at once; --lift lets it in again
   foretaste deploy cap share_ceiling 0.2     caps and permissions
+  foretaste deploy learn                     what learning on the job does; --resume after an alarm, --pause
   foretaste deploy try runs/x/checkpoint     have a checkpoint tried in shadow
   foretaste deploy key create alice          user key; --scope admin or person
   foretaste deploy key list
   foretaste deploy export out.jsonl
+  foretaste deploy forget alice              delete all that the keys of this name, or with this id, sent and got
+  foretaste deploy compact                   give the free space of an SQLite store back; no server may run
+  foretaste deploy plan                      what would be promised, and how soon a change is noticed
   foretaste deploy simulate                  a whole deployment in a simulated world, in minutes"""
 
 ACTIONS = ("hold", "release", "promote", "rollback")
-COMMANDS = ("init", "status", *ACTIONS, "kill", "cap", "try", "key", "export", "simulate")
+MORE = ("check", "forget", "compact", "plan", "simulate")
+COMMANDS = ("init", "status", *ACTIONS, "kill", "learn", "cap", "try", "key", "export", *MORE)
 
 
 @dataclass(frozen=True)
 class DeployArguments:
-    """Set up and steer a deployment: init, status, promote, hold, release, rollback, kill, cap, try, key, export.
+    """Set up and steer a deployment: init, check, status, promote, hold, release, rollback, kill, learn, cap, try ...
 
     Everything but init works on the store, so it takes effect within a second where a server runs, and at the next
     start where none does. Every change is in the audit log, with your name: foretaste audit show
@@ -48,6 +55,10 @@ class DeployArguments:
     """key create: user, person or admin."""
     lift: bool = False
     """kill: let the learner in again."""
+    resume: bool = False
+    """learn: continue after an alarm or a pause, from the best kept weights."""
+    pause: bool = False
+    """learn: stop until somebody resumes it; what is served stays."""
 
 
 def run(arguments: list[str]) -> int:
@@ -56,6 +67,11 @@ def run(arguments: list[str]) -> int:
         from foretaste.commands import deploy_simulate
 
         deploy_simulate.run(arguments[1:])
+        return 0
+    if arguments[:1] == ["plan"]:
+        from foretaste.commands import deploy_plan
+
+        deploy_plan.run(arguments[1:])
         return 0
     given = parse(DeployArguments, arguments, command="deploy", examples=EXAMPLES)
     if not given.words:
@@ -70,7 +86,9 @@ def run(arguments: list[str]) -> int:
     if command == "kill":
         _words(words, 0, 0, "kill [--lift]")
         return _kill(given)
-    with Offline.open(Path(given.config)) as offline:
+    if command == "check":
+        return _check(Path(_words(words, 0, 1, "check [FILE]")[0] if words else given.config))
+    with private_files(), Offline.open(Path(given.config), check=command not in ("status", "export")) as offline:
         return _COMMANDS[command](offline, words, given) or 0
 
 
@@ -99,10 +117,10 @@ def _kill(given: DeployArguments) -> int:
     from foretaste.deploy.offline import Offline
 
     try:
-        with Offline.open(path) as opened:
+        with private_files(), Offline.open(path) as opened:
             if given.lift:
-                opened.lift()
-                print("Lifted: the learner is let in again.")
+                found = opened.lift()
+                print("Lifted: the learner is let in again." + (f" At the switch's name was {found}." if found else ""))
             else:
                 opened.act("kill")
     except DeployError as error:
@@ -111,6 +129,37 @@ def _kill(given: DeployArguments) -> int:
         print(f"The learner is out, but the audit log could not be written: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check(path: Path) -> int:
+    """Print what there is to know about the settings; the exit code is 1 if there is anything."""
+    from foretaste.deploy import settings
+    from foretaste.deploy.operations.notices import notices
+
+    config = settings.load(path)
+    found = notices(config, path.parent.resolve(), path.read_text(encoding="utf-8"))
+    print("\n".join(map(str, found)) or f"{path}: every setting can work, and the incumbent answers.")
+    return 1 if found else 0
+
+
+def _forget(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
+    found = offline.forget(_words(words, 1, 1, "forget KEY-OR-OWNER")[0])
+    gone = found.deleted
+    print(
+        f"Deleted of {', '.join(f'{one.name} ({one.id})' for one in found.keys)}: {gone.requests} requests, "
+        f"{gone.answers} answers, {gone.feedback} feedbacks. The audit log holds a digest of them, and the key's name."
+    )
+    if found.checkpoints:
+        names = ", ".join(one[:12] for one in found.checkpoints)
+        print(f"Weights that were trained since the first of them may hold what was said: {names}.")
+    print("Copies of the store, exports and old_tasks.file are not touched. A server that runs may yet write requests")
+    print("that it had begun, and the keys still work: foretaste deploy key revoke ID, then forget once more.")
+
+
+def _compact(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
+    _words(words, 0, 0, "compact")
+    before, after = offline.compact()
+    print(f"{before / 1e6:.1f} -> {after / 1e6:.1f} MB; from now on retention gives space back by itself")
 
 
 def _status(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
@@ -125,6 +174,15 @@ def _act(offline: Offline, words: tuple[str, ...], given: DeployArguments) -> No
     print(f"{state.stage}, share {state.share:.0%}{held}")
 
 
+def _learn(offline: Offline, words: tuple[str, ...], given: DeployArguments) -> None:
+    _words(words, 0, 0, "learn [--resume | --pause]")
+    if given.resume and given.pause:
+        raise ConfigError("Accepted: foretaste deploy learn --resume, or --pause; not both")
+    if given.resume or given.pause:
+        offline.act("resume_learning" if given.resume else "pause_learning")
+    print("\n".join(offline.learning()))
+
+
 def _cap(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
     name, value = _words(words, 2, 2, "cap NAME VALUE")
     print(f"{name} = {offline.cap(name, value)}")
@@ -133,6 +191,8 @@ def _cap(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
 def _try(offline: Offline, words: tuple[str, ...], _: DeployArguments) -> None:
     path = _words(words, 1, 1, "try FOLDER")[0]
     print(f"{offline.try_checkpoint(Path(path))[:12]} is tried in shadow as soon as a server has loaded it")
+    if offline.config.learner.checkpoint is None and offline.config.learner.scripted is None:
+        print("No learner is configured, so no server will load it: set learner.checkpoint first.", file=sys.stderr)
 
 
 def _key(offline: Offline, words: tuple[str, ...], given: DeployArguments) -> None:
@@ -164,8 +224,11 @@ def _words(words: tuple[str, ...], least: int, most: int, usage: str) -> tuple[s
 _COMMANDS: dict[str, Any] = {
     "status": _status,
     **dict.fromkeys(ACTIONS, _act),
+    "learn": _learn,
     "cap": _cap,
     "try": _try,
     "key": _key,
     "export": _export,
+    "forget": _forget,
+    "compact": _compact,
 }

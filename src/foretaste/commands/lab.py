@@ -6,13 +6,16 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from foretaste.commands.arguments import parse
 from foretaste.config import TrainConfig
 from foretaste.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from foretaste.lab.tuning import Tuning
 
 LIST_EXAMPLES = "  foretaste lab list"
 RUN_EXAMPLES = """\
@@ -24,6 +27,9 @@ SHOW_EXAMPLES = """\
   foretaste lab show smoke --mode quick --json"""
 REGISTER_EXAMPLES = "  foretaste lab register smoke --mode full"
 ALL_EXAMPLES = "  foretaste lab all --mode quick"
+TUNE_EXAMPLES = """\
+  foretaste lab tune credit-map
+  foretaste lab tune credit-map --workers 2 --minutes 30"""
 CLAIMS_EXAMPLES = "  foretaste lab claims"
 
 RESULTS = "results"
@@ -35,6 +41,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "show": ("foretaste.commands.lab:show", "print a study's verdict and its figures"),
     "all": ("foretaste.commands.lab:run_all", "run every study, then write the claims page"),
     "register": ("foretaste.commands.lab:register_one", "write a study's expectation into the ledger, run nothing"),
+    "tune": (
+        "foretaste.commands.lab:tune_one",
+        "find the settings of a study's arms, all at one budget; score nothing",
+    ),
     "claims": ("foretaste.commands.lab:claims", "write the claims page from the verdicts"),
     "fit": ("foretaste.commands.lab_fit:run", "fit a law of scale to runs: what would more compute buy?"),
     "sweep": ("foretaste.commands.lab_sweep:run", "try settings of a recipe at one budget; confirm the best"),
@@ -101,8 +111,30 @@ class RegisterArguments:
     """Name of the study, or module:ATTRIBUTE of your own."""
     mode: Mode = "full"
     """Which plan: its seeds and budget are part of what is registered."""
+    results: str = RESULTS
+    """Folder of the verdicts, and of the settings that won."""
     runs_folder: str = TrainConfig().runs_folder
     """Where the ledger is."""
+
+
+@dataclass(frozen=True)
+class TuneArguments:
+    """Find the settings of a study's arms, each with the same number of settings, seeds and tokens, and store them.
+
+    `foretaste lab run STUDY --mode full` does so too where no winners are stored; quick mode never does. What was
+    interrupted goes on where it was.
+    """
+
+    study: StudyName
+    """Name of the study, or module:ATTRIBUTE of your own."""
+    workers: int | None = None
+    """Jobs that run side by side, each on one core; without it, as many as there are cores."""
+    minutes: float | None = None
+    """Start no job after so many minutes; the same command goes on later."""
+    results: str = RESULTS
+    """Folder of the verdicts; winners are stored in its folder tuned."""
+    runs_folder: str = TrainConfig().runs_folder
+    """Where runs and the ledger are."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +193,7 @@ def list_studies(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from foretaste.lab.claims import read_verdict
+    from foretaste.lab.claims import read_verdict, standing
     from foretaste.lab.study import STUDIES, load
     from foretaste.lab.tables import interval_text
 
@@ -172,10 +204,10 @@ def list_studies(arguments: list[str]) -> None:
         study = load(name)
         try:
             verdict = read_verdict(name, Path(given.results))
-            row = (f"{verdict.decision} ({verdict.mode})", interval_text(verdict.headline))
+            row = (verdict.claim, standing(study, verdict), interval_text(verdict.headline))
         except ConfigError:
-            row = ("not run", "")
-        table.add_row(name, study.claim, *row)
+            row = (study.claim, "not run", "")
+        table.add_row(name, *row)
     Console().print(table, markup=False)
 
 
@@ -199,21 +231,63 @@ def show(arguments: list[str]) -> None:
 def register_one(arguments: list[str]) -> None:
     """Register a study's expectation and print where it stands."""
     given = parse(RegisterArguments, arguments, command="lab register", examples=REGISTER_EXAMPLES)
-    from foretaste.lab.register import register
+    from foretaste.lab.register import register, register_tuning
     from foretaste.lab.study import load
+    from foretaste.lab.tuning import read_stored, resolve
     from foretaste.ledger import Ledger
 
     study = load(given.study)
+    open_grids = False
+    if study.tuning is not None:
+        stored = read_stored(winners_file(Path(given.results), study.name), study.tuning)
+        open_grids = stored is None and given.mode == "full"
+        study = study if open_grids else resolve(study, stored)
     with Ledger.open(given.runs_folder) as ledger:
-        place = register(ledger, study, given.mode)
+        place = (register_tuning if open_grids else register)(ledger, study, given.mode)
     plan = study.plan(given.mode)
     print(f"{'Registered' if place.new else 'Already registered'} {place.created}: {study.claim}")
+    if open_grids:
+        print("  how the arms are tuned is part of it; the arms themselves are registered once they are tuned")
     for expectation in study.expectations:
         print(f"  expected: {expectation.text}{'' if expectation.required else ' (secondary)'}")
     rule = ", ".join(sorted({one.stopping for one in study.expectations}))
     seeds = ", ".join(map(str, plan.seeds))
     print(f"  seeds {seeds}; {plan.token_budget:,} tokens an arm; stopping: {rule}")
     print(f"  expectation {place.key}, record {place.seq} of the ledger, run {place.run}")
+
+
+def tune_one(arguments: list[str]) -> None:
+    """Tune a study's arms and print what won."""
+    given = parse(TuneArguments, arguments, command="lab tune", examples=TUNE_EXAMPLES)
+    from foretaste.lab.display import JobDisplay
+    from foretaste.lab.pages import tuning_rows, tuning_text
+    from foretaste.lab.runner import sweep
+    from foretaste.lab.study import load
+    from foretaste.lab.tables import markdown_table
+    from foretaste.lab.tuning import store
+
+    _check_workers(given.workers)
+    study = load(given.study)
+    if study.tuning is None:
+        raise ConfigError(f"Study {study.name!r} has no tuning step. Run it: foretaste lab run {study.name}")
+    print(f"{study.name}: tuning, about {study.tuning.minutes:g} core-minutes", flush=True)
+    with JobDisplay(study.name, tuning_jobs(study.tuning)) as display:
+        found = sweep(study, Path(given.runs_folder), workers=given.workers, watcher=display, minutes=given.minutes)
+    file = winners_file(Path(given.results), study.name)
+    store(file, found)
+    print(tuning_text(found.to_json()))
+    print(markdown_table(tuning_rows(found.to_json())))
+    print(file)
+
+
+def winners_file(results: Path, study: str) -> Path:
+    """Return where the settings that won a study's tuning are stored."""
+    return results / "tuned" / f"{study}.json"
+
+
+def tuning_jobs(tuning: Tuning) -> int:
+    """Return how many runs a sweep takes."""
+    return sum(tuning.spent(name)[0] for name in tuning.grids)
 
 
 def run_all(arguments: list[str]) -> int:
@@ -254,11 +328,12 @@ def _run(
     any_code: bool = False,
     minutes: float | None = None,
 ) -> None:
-    from foretaste.lab.claims import write_verdict
+    from foretaste.lab.claims import replaced, write_verdict
     from foretaste.lab.display import JobDisplay
     from foretaste.lab.runner import run_study
     from foretaste.lab.study import load
     from foretaste.lab.tables import interval_text
+    from foretaste.lab.tuning import read_stored
 
     _check_workers(workers)
     if minutes is not None and minutes < 0:
@@ -266,8 +341,23 @@ def _run(
     study = load(name)
     plan = study.plan(mode)
     print(f"{study.name} ({mode}, about {plan.minutes:g} minutes on two cores): {study.claim}", flush=True)
-    with JobDisplay(study.name, len(plan.jobs())) as display:
-        verdict = run_study(study, mode, folder, workers=workers, watcher=display, any_code=any_code, minutes=minutes)
+    winners = winners_file(results, study.name)
+    total = len(plan.jobs())
+    if study.tuning is not None and mode == "full" and read_stored(winners, study.tuning) is None:
+        print(f"Its arms are tuned first, about {study.tuning.minutes:g} core-minutes more", flush=True)
+        total += tuning_jobs(study.tuning)
+    with JobDisplay(study.name, total) as display:
+        verdict = run_study(
+            study,
+            mode,
+            folder,
+            workers=workers,
+            watcher=display,
+            any_code=any_code,
+            minutes=minutes,
+            winners=winners,
+        )
+    verdict = replaced(verdict, results)
     page = write_verdict(verdict, results)
     if verdict.unfinished:
         print(f"{verdict.unfinished} jobs were not run; the same command goes on with them")

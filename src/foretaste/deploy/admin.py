@@ -6,7 +6,6 @@ A key travels in a header that a page's script sets, never in a cookie, so no ot
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from foretaste.deploy.keys import Key
 from foretaste.deploy.operator import ACTIONS, act
 from foretaste.deploy.state import STAGES
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 if TYPE_CHECKING:
     from foretaste.deploy.deployment import Deployment
@@ -115,11 +115,20 @@ def set_gauges(deployment: Deployment) -> None:
     metrics.threshold.set(float("nan") if state.tau is None else state.tau)
     metrics.killed.set(deployment.killed)
     metrics.coverage.set(float("nan") if metrics.shadow_coverage is None else metrics.shadow_coverage)
+    metrics.kill_switch_works.set(not deployment.switch.fault)
+    metrics.records_intact.set(not deployment.tampered)
     metrics.store_waiting.set(deployment.writer.waiting)
+    metrics.store_waiting_bytes.set(deployment.writer.waiting_bytes)
     metrics.store_dropped.set(deployment.writer.dropped)
     metrics.store_healthy.set(deployment.writer.healthy)
     metrics.learner_ready.set(learner is not None and learner.checkpoint is not None)
     metrics.learner_restarts.set(getattr(learner, "restarts", 0))
+    metrics.learner_out.set(deployment.attendance.out)
+    metrics.connections.set(deployment.connections.open)
+    metrics.connections_refused.set(deployment.connections.refused)
+    metrics.connections_evicted.set(deployment.connections.evicted)
+    metrics.learning(deployment.learning)
+    metrics.volunteered(deployment.volunteers)
 
 
 def _guarded(function: Any, *arguments: Any) -> Any:
@@ -156,4 +165,4 @@ def _page(name: str) -> Response:
 
 
 def _json(values: Any) -> Response:
-    return Response(json.dumps(values), media_type="application/json", headers={"cache-control": "no-store"})
+    return Response(to_json(values), media_type="application/json", headers={"cache-control": "no-store"})

@@ -10,21 +10,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaln, logsumexp, xlog1py, xlogy
-from scipy.stats import beta
 
+from foretaste.deploy.promise.sequential import log_e_above
+from foretaste.deploy.promise.statement import watch_delta
+from foretaste.deploy.promise.watch import BLOCK, log_e_path
 from foretaste.deploy.takeover import Threshold
-from foretaste.exams.sequential import confidence_sequence
 
 if TYPE_CHECKING:
     from foretaste.deploy.stage_config import StageConfig
 
-BLOCK = 25
-"""Judged answers between two places where the test of a change starts anew."""
+__all__ = ["BLOCK", "Evidence", "Finding", "Verdict", "analyse", "log_e_above", "log_e_change", "served_error"]
 
 
 class Verdict(StrEnum):
@@ -58,9 +57,21 @@ class Evidence:
     served: int = 0
     """Requests whose user got the learner's answer."""
     served_judged: int = 0
+    """Of these, random checks that a stated judge has judged."""
     served_correct: int = 0
+    served_unknown: int = 0
+    """Mature checks of served answers that nobody has judged: as wrong for a promotion, as right for a breach."""
     served_outcomes: tuple[bool, ...] = ()
-    """The judged served answers in the order they were served: lets a change be seen early. Empty: counts alone."""
+    """Random checks since this trial was first served, in the order of the requests; unknown ones count as right.
+    They let a change be seen early. Empty: counts alone."""
+    alerts: tuple[int, ...] = ()
+    """Places among `served_outcomes` at which checks had become more frequent."""
+    second_outcomes: tuple[bool, ...] = ()
+    """Of the checks that the second judge was asked about: whether neither judge calls the answer wrong."""
+    trial: int = 1
+    """Number of the trial (`promise/calibration.py`): it has its own part of delta."""
+    complaints: str = ""
+    """A warning that users complain more about the learner than about the incumbent; it only pauses promotion."""
     threshold: Threshold | None = None
     """The checkpoint's own calibration."""
     old_tasks: Finding | None = None
@@ -71,40 +82,26 @@ class Evidence:
     """Alarms of the training of these weights (`alarms.py`)."""
 
 
-def log_e_above(wrong: ArrayLike, n: ArrayLike, rate: float) -> NDArray[np.float64]:
-    """Return ln E of "the error is at most `rate`" after n judged answers; vectorised over counts.
+def log_e_change(correct: Sequence[bool], rate: float, alerts: Sequence[int] = ()) -> float:
+    """Return the largest ln E so far of "the error has been at most `rate` all along" (`promise/watch.py`).
 
-        E = integral over q from rate to 1 of (q / rate)^w ((1 - q) / (1 - rate))^(n - w) dq / (1 - rate)
-
-    Each q above the rate makes a supermartingale under every error up to it, so P(E >= 1/delta at any n) <= delta.
-
-    Source: mixture of likelihood ratios, Robbins 1970; Ville 1939.
+    The largest over all checks so far, not the last: P(it ever reaches ln(1/delta)) <= delta. A judgement that comes
+    late and says "wrong" changes the past, and the evidence of then counts as it would have then.
     """
-    w, total = np.asarray(wrong, dtype=float), np.asarray(n, dtype=float)
-    tail = beta.logsf(rate, w + 1, total - w + 1)
-    return betaln(w + 1, total - w + 1) + tail - math.log1p(-rate) - xlogy(w, rate) - xlog1py(total - w, -rate)
+    outcomes = bytes(correct)
+    # Right answers only lower E: the largest so far is of a wrong one. So most looks find it in the cache.
+    until = outcomes.rfind(b"\0") + 1
+    return _largest_log_e(outcomes[:until], rate, tuple(place for place in alerts if place < until))
 
 
-def log_e_change(correct: Sequence[bool], rate: float) -> float:
-    """Return ln E of "the error has been at most `rate` all along", quick to see that it rose recently.
-
-    A test starts anew every `BLOCK` answers; E = sum_k E_k / (k (k + 1)) over the starts k = 1, 2 ..., tests that
-    have not started standing at 1. A mixture of e-values is one, so P(E >= 1/delta at any time) <= delta.
-
-    Source: mixture over change points as in Shin, Ramdas & Rinaldo 2203.03532, with weights that sum to 1.
-    """
-    wrong = np.concatenate([[0], np.cumsum(~np.asarray(correct, dtype=np.bool_))])
-    n = len(correct)
-    starts = np.arange(0, max(n, 1), BLOCK)
-    k = np.arange(1, len(starts) + 1)
-    log_e = log_e_above(wrong[n] - wrong[starts], n - starts, rate)
-    waiting = -math.log(len(starts) + 1)  # sum over later k of 1 / (k (k + 1))
-    return float(np.asarray(logsumexp([*(log_e - np.log(k * (k + 1))), waiting])))
+@lru_cache(maxsize=256)
+def _largest_log_e(outcomes: bytes, rate: float, alerts: tuple[int, ...]) -> float:
+    return float(log_e_path(np.frombuffer(outcomes, dtype=np.uint8) == 0, rate, alerts).max(initial=0.0))
 
 
 def analyse(evidence: Evidence, config: StageConfig, *, serving: bool) -> list[Finding]:
     """Return the findings that matter: to enter a canary (`serving` False), or to go on from a canary or live."""
-    found = [harm(evidence, config.harm_budget), alarms(evidence)]
+    found = [harm(evidence, config.harm_budget), alarms(evidence), *complaints(evidence)]
     if serving:
         served = served_error(evidence, config.alpha, config.delta, config.minimum_judged)
         return [*found, served, *withdrawn(evidence)]
@@ -113,24 +110,63 @@ def analyse(evidence: Evidence, config: StageConfig, *, serving: bool) -> list[F
 
 
 def served_error(evidence: Evidence, alpha: float, delta: float, minimum_judged: int) -> Finding:
-    """Say whether what is served keeps the promise P(wrong) <= alpha.
+    """Say whether what is served keeps the promise P(wrong) <= alpha, by the random checks that stated judges judged.
 
-    Failure: the error is above alpha with confidence 1 - delta at any time. Success: enough answers are judged and
-    their error is at most alpha. Inconclusive: neither.
+    Failure: the error is above alpha with confidence 1 - delta, over all trials and at any time. Success: enough
+    answers are judged and their error is at most alpha, unknown ones counted as wrong. Inconclusive: neither.
     """
     n, right = evidence.served_judged, evidence.served_correct
     wrong = n - right
     if n == 0:
         return Finding("served error", Verdict.INCONCLUSIVE, "none of the served answers has been judged")
-    outcomes = evidence.served_outcomes
-    log_e = log_e_change(outcomes, alpha) if outcomes else float(log_e_above(wrong, n, alpha))
-    low, high = confidence_sequence(wrong, n, delta)
+    low, high = interval(wrong, n, delta)
     figure = f"{wrong} of {n} served answers wrong, {wrong / n:.1%} [{low:.1%}, {high:.1%}], promised {alpha:.0%}"
-    if log_e >= -math.log(delta):
+    if _log_e_served(evidence, alpha) >= -math.log(watch_delta(delta, evidence.trial)):
         return Finding("served error", Verdict.FAILURE, figure)
     if n < minimum_judged:
         return Finding("served error", Verdict.INCONCLUSIVE, f"{figure}; {minimum_judged - n} more have to be judged")
-    return Finding("served error", Verdict.SUCCESS if wrong <= alpha * n else Verdict.INCONCLUSIVE, figure)
+    unknown = evidence.served_unknown
+    if unknown:
+        figure = f"{figure}; {unknown} checks are unknown, which count as wrong"
+    kept = wrong + unknown <= alpha * (n + unknown)
+    return Finding("served error", Verdict.SUCCESS if kept else Verdict.INCONCLUSIVE, figure)
+
+
+def interval(wrong: int, n: int, delta: float) -> tuple[float, float]:
+    """Return `exams.sequential.confidence_sequence` of one pair of counts, in plain floats: every look asks for it."""
+    right, mean = n - wrong, wrong / n
+    limit = -math.log(delta) - (math.lgamma(wrong + 1) + math.lgamma(right + 1) - math.lgamma(n + 2))
+
+    def end(outside: float) -> float:
+        inside = mean
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            log_e = (-wrong * math.log(middle) if wrong else 0.0) - (right * math.log1p(-middle) if right else 0.0)
+            inside, outside = (middle, outside) if log_e < limit else (inside, middle)
+        return outside
+
+    return 0.0 if wrong == 0 else end(0.0), 1.0 if right == 0 else end(1.0)
+
+
+def _log_e_served(evidence: Evidence, alpha: float) -> float:
+    """Return ln E that the promise is broken: by the first judge on all checks, or by both on the second's share.
+
+    Two e-values whose mean is one: under the promise, answers that either judge calls wrong are at most alpha.
+    """
+    if evidence.served_outcomes:
+        first = log_e_change(evidence.served_outcomes, alpha, evidence.alerts)
+    else:
+        first = float(log_e_above(evidence.served_judged - evidence.served_correct, evidence.served_judged, alpha))
+    if not evidence.second_outcomes:
+        return first
+    return float(np.logaddexp(first, log_e_change(evidence.second_outcomes, alpha)) - math.log(2))
+
+
+def complaints(evidence: Evidence) -> list[Finding]:
+    """Return a pause of promotion where users complain more about the learner; complaints alone never step back."""
+    if not evidence.complaints:
+        return []
+    return [Finding("complaints", Verdict.INCONCLUSIVE, evidence.complaints)]
 
 
 def takeover(evidence: Evidence) -> Finding:

@@ -5,6 +5,8 @@ Connections and transactions are in `foretaste/database.py`, the tables in `tabl
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,7 +14,10 @@ from sqlalchemy.engine import Engine
 
 from foretaste.database import DatabaseKind, shown
 from foretaste.deploy import tables
+from foretaste.deploy.operations.copies import copy_file
 from foretaste.errors import DeployError
+
+logger = logging.getLogger(__name__)
 
 STORE = DatabaseKind(
     noun="store",
@@ -31,6 +36,7 @@ STORE = DatabaseKind(
         (("unable to open",), "Check that the folder exists and that you may write to it."),
         (("connect", "refused", "password", "does not exist"), "Check the URL and that the database server runs."),
     ),
+    private=True,
 )
 writing, reading = STORE.writing, STORE.reading
 _LOCK = 4710321  # of PostgreSQL: two processes that open a new store at once would both create its tables
@@ -43,6 +49,8 @@ def open_engine(url_or_folder: str | Path, *, create: bool = True, wait_seconds:
     """
     engine = STORE.make_engine(STORE.url_of(url_or_folder), create=create, wait_seconds=wait_seconds)
     try:
+        if engine.dialect.name == "sqlite":
+            copy_before_migration(engine)
         with writing(engine) as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
@@ -54,3 +62,27 @@ def open_engine(url_or_folder: str | Path, *, create: bool = True, wait_seconds:
         engine.dispose()
         raise
     return engine
+
+
+def copy_before_migration(engine: Engine) -> Path | None:
+    """Copy an SQLite store that a migration is about to change; return the copy, or None where nothing will change.
+
+    It lies beside the store as `deploy.sqlite.version-3`, of the version that it holds.
+    Raises: DeployError if it cannot be written; nothing was migrated then.
+    """
+    with reading(engine) as connection:
+        version = tables.version_of(connection)
+    file = engine.url.database
+    if not 0 < version < len(tables.MIGRATIONS) + 1 or not file or file == ":memory:":
+        return None
+    copy = Path(f"{file}.version-{version}")
+    if not copy.exists():
+        try:
+            copy_file(Path(file), copy)
+        except (OSError, sqlite3.Error) as error:
+            raise DeployError(
+                f"The store {file!r} is of version {version} and was not brought up to date, since no copy of it could "
+                f"be written to {str(copy)!r}: {error}. Free disk space, then start again"
+            ) from error
+        logger.warning("The store was of version %d; a copy from before its migration is kept: %s", version, copy)
+    return copy

@@ -7,32 +7,44 @@ it a network address.
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from foretaste.deploy import audit, keys, state
-from foretaste.deploy.database import open_engine, reading, writing
+from foretaste.deploy.database import reading, writing
 from foretaste.deploy.evidence import learner_tokens_since
+from foretaste.deploy.files import write_private
 from foretaste.deploy.gatekeeper import Gatekeeper
 from foretaste.deploy.harm import harm_rule
+from foretaste.deploy.integrity import checks
+from foretaste.deploy.integrity.log_reader import follow
+from foretaste.deploy.integrity.opening import open_store
 from foretaste.deploy.judging import comparator, load_function, verifier
 from foretaste.deploy.kill import PID_FILE, KillSwitch
-from foretaste.deploy.learner import Learner, ScriptedLearner
+from foretaste.deploy.learner import Learner, LearnerUnavailable, ScriptedLearner
 from foretaste.deploy.learner_client import ProcessLearner
 from foretaste.deploy.metrics import Metrics
+from foretaste.deploy.network.connections import Connections
+from foretaste.deploy.network.request_settings import Names
+from foretaste.deploy.operations.lock import ServerLock
 from foretaste.deploy.people import PeopleQueue
-from foretaste.deploy.settings import DeployConfig, files_folder, store_url
+from foretaste.deploy.promise.volunteers import Volunteers
+from foretaste.deploy.runtime.attendance import Attendance
+from foretaste.deploy.runtime.stand_in import StandIn
+from foretaste.deploy.settings import DeployConfig, files_folder
 from foretaste.deploy.shadow import Judges, Shadow
 from foretaste.deploy.state import State
 from foretaste.deploy.store import requests_seen
 from foretaste.deploy.upstream import Upstream
 from foretaste.deploy.writer import Writer
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,19 +67,34 @@ class Deployment:
         scripted = config.learner.scripted
         self._script = load_function(scripted, "learner.scripted") if scripted else None
         self.upstream = Upstream(config.incumbent) if config.incumbent.kind == "openai" else None
-        self.engine = open_engine(store_url(config, folder))
-        self.audit_key = audit.load_key(self.files, create=True)
-        self.state: State = state.begin(self.engine, self.audit_key, config)
+        self.lock = ServerLock(self.files)
+        try:
+            self.engine, self.audit_key, self.heads = open_store(config, folder)
+            self.lock.take_database(self.engine)
+            self.state: State = state.load(self.engine, self.audit_key)
+        except BaseException:
+            self.lock.release()
+            raise
+        self.tampered: tuple[str, ...] = ()
+        """Where the store is not what the audit log says, as of the last look."""
         self.metrics = Metrics()
         self.gatekeeper = Gatekeeper(requests_per_minute=config.server.requests_per_minute, metrics=self.metrics)
         self.people: PeopleQueue | None = None
         self.learner = learner
         self.candidate: Learner | None = None
         """Newer weights that answer silently in place of the learner."""
-        self.learner_rests_until = 0.0
-        """Monotonic time until which users do not wait for a learner that was too slow."""
+        self.stand_in = StandIn(config.incumbent, self.upstream)
+        self.attendance = Attendance(self._probe)
+        self.connections = Connections(config.server)
+        self.setting_names = Names()
+        self.learning: dict[str, Any] = {}
+        """What learning on the job is doing (`training/status.py`); empty before the first look."""
         self.changing = threading.Lock()
         """Held while `state` is replaced, so that none is replaced by an older one."""
+        self.check_share = config.takeover.check_share
+        """Share of a live learner's answers that are checked now (`promise/watch.py`); the supervisor sets it."""
+        self.volunteers = Volunteers({}, "")
+        """What users volunteered, as of the last look: it may stop things, never start them."""
         self.on_killed: list[Any] = []
         """Called, from the kill switch's thread, with the reason."""
         self._began = (time.time(), time.monotonic())
@@ -79,12 +106,13 @@ class Deployment:
         config = self.config
         self._loop = asyncio.get_running_loop()
         with reading(self.engine) as connection:
-            self.gatekeeper.keys = keys.valid_by_hash(connection)
+            self.gatekeeper.keys = keys.valid_by_hash(connection, self.audit_key)
             day_began = self.now() // DAY_SECONDS * DAY_SECONDS
             self._tokens = (int(day_began // DAY_SECONDS), learner_tokens_since(connection, day_began))
         self.writer = Writer(
             self.engine,
             queue=config.store.queue,
+            queue_bytes=config.store.queue_bytes,
             flush_seconds=config.store.flush_seconds,
             compare=self.compare,
             judging=bool(self.learner or config.learner.checkpoint or self._script),
@@ -108,11 +136,15 @@ class Deployment:
             self.start_learner()
         elif self.learner is not None:
             self.learner.kill()
-        (self.files / PID_FILE).write_text(str(os.getpid()), encoding="utf-8")
+        if self.learner is not None:
+            await self.stand_in.begin()
+        write_private(self.files / PID_FILE, str(os.getpid()))
 
     async def stop(self) -> None:
         """Write what waits, and end everything that was started."""
         self.switch.close()
+        await self.attendance.close()
+        await self.stand_in.close()
         await self.shadow.close()
         for one in (self.learner, self.candidate):
             if one is not None:
@@ -120,8 +152,31 @@ class Deployment:
         if self.upstream is not None:
             await self.upstream.__aexit__(None, None, None)
         await asyncio.to_thread(self.writer.close)
-        (self.files / PID_FILE).unlink(missing_ok=True)
+        await asyncio.to_thread(self._leave)
+
+    def _leave(self) -> None:
+        """Write down what the store holds, take the process id away, and let another server begin."""
+        try:
+            self.count()
+            self.keep_head()
+        except DeployError as error:  # a database that is gone must not keep the server from ending
+            logger.error("The store's counts could not be logged at the end: %s", error)
+        file = self.files / PID_FILE
+        with contextlib.suppress(OSError):
+            if file.read_text(encoding="utf-8") == str(os.getpid()):  # never somebody else's
+                file.unlink()
+        self.lock.release()
         self.engine.dispose()
+
+    def count(self) -> None:
+        """Write into the audit log what the store holds, if it has changed; blocks on the database."""
+        with writing(self.engine) as connection:
+            checks.count(connection, self.audit_key)
+
+    def keep_head(self) -> None:
+        """Keep the log's head in its second place; blocks on the database."""
+        with reading(self.engine) as connection:
+            self.heads.keep(follow(connection, self.audit_key).head)
 
     def start_learner(self) -> None:
         """Start the configured learner anew, or let a scripted one in again; in the event loop."""
@@ -133,6 +188,21 @@ class Deployment:
             self.learner = ScriptedLearner(self._script)
         elif path is not None:
             self.learner = ProcessLearner(self.config.learner, str((self.folder / path).resolve()))
+
+    async def _probe(self) -> bool:
+        """Ask the learner something small, as for a user; return whether it answered within the deadline."""
+        learner, deadline = self.learner, self.config.learner.deadline_seconds
+        if learner is None or learner.checkpoint is None:
+            return False
+        ends = time.monotonic() + deadline
+        messages = [{"role": "user", "content": "1"}]
+        try:
+            found = await learner.answer(messages, seed=0, urgent=True, deadline_seconds=deadline)
+        except LearnerUnavailable as error:
+            return str(error) in ("failed", "too_long")  # it has answered, if only that it cannot
+        self.spend(found.completion_tokens)
+        _, in_time = await self.shadow.examined(messages, found, urgent=True, seconds=ends - time.monotonic())
+        return in_time
 
     def scripted(self, name: str) -> ScriptedLearner:
         """Return a second scripted learner of another name, where the first one is scripted."""
@@ -180,13 +250,15 @@ class Deployment:
         if model is None and not plain:
             return body
         wanted = {name: value for name, value in request.items() if not plain or name in SHARED}
-        return json.dumps(wanted if model is None else {**wanted, "model": model}).encode()
+        return to_json(wanted if model is None else {**wanted, "model": model}).encode()
 
     def change(
         self, kind: str, actor: str, changes: dict[str, Any], reason: str, *, decided_from: State | None = None
     ) -> State:
         """Change the state, audited; blocks on the database, so not in the event loop."""
         with self.changing:
+            if kind.endswith("calibrated"):  # what it was read from is in the log before what follows from it
+                self.count()
             self.state = state.change(
                 self.engine, self.audit_key, kind, actor, changes, reason, decided_from=decided_from
             )
@@ -204,20 +276,24 @@ class Deployment:
 
     def _on_kill(self, reason: str) -> None:
         """Take the learner out, from the kill switch's own thread, without waiting for anything."""
-        for one in (self.learner, self.candidate):
-            if one is not None:
-                one.kill()
-        for act in self.on_killed:
-            act(reason)
+        failed: list[Exception] = []
+        acts = [one.kill for one in (self.learner, self.candidate) if one is not None]
+        for act in (*acts, *(partial(act, reason) for act in self.on_killed)):
+            try:
+                act()
+            except Exception as error:  # what else can be ended is ended first
+                failed.append(error)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.shadow.drop)
+        if failed:
+            raise failed[0]
 
 
 def make_first_keys(deployment: Deployment) -> dict[str, str]:
     """Make an admin's and a user's key for a store that has no key at all; return the secrets by scope."""
     made: dict[str, str] = {}
     with writing(deployment.engine) as connection:
-        if keys.listed(connection):
+        if keys.listed(connection, deployment.audit_key):
             return made
         for scope in ("admin", "user"):
             _, secret = keys.create(connection, deployment.audit_key, f"first {scope}", scope, actor="server")

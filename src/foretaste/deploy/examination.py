@@ -81,6 +81,11 @@ class Examination:
             self._start(checkpoint, path)
         return Finding(NAME, Verdict.INCONCLUSIVE, f"{Path(self.paper).stem} is being sat")
 
+    @property
+    def sitting(self) -> bool:
+        """Whether a checkpoint sits the exam now."""
+        return self._process is not None
+
     def stop(self) -> None:
         """End a sitting: its look is spent, nothing is held against the checkpoint, and it may sit again."""
         process = self._process

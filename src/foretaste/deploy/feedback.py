@@ -1,18 +1,23 @@
-"""POST /v1/feedback: what somebody says about an answer that their key received. Acknowledged once it is on disk."""
+"""POST /v1/feedback: what somebody says about an answer that they received. Acknowledged once it is on disk.
+
+Who received it is known by the key's name: who has a new key of the same name may speak of older answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 from foretaste.deploy import http
 from foretaste.deploy.http import Receive, Refusal, Scope, Send
 from foretaste.deploy.keys import Key
+from foretaste.deploy.network.admission import admit
+from foretaste.deploy.network.encodings import read_decoded
 from foretaste.deploy.records import Accepted, Feedback
 from foretaste.deploy.store import FeedbackRefused, write_feedback
 from foretaste.errors import DeployError, unknown
+from foretaste.strict_json import to_json
 
 if TYPE_CHECKING:
     from foretaste.deploy.deployment import Deployment
@@ -26,16 +31,19 @@ LONGEST_CORRECTION = 100_000
 async def feedback(deployment: Deployment, scope: Scope, receive: Receive, send: Send) -> None:
     """Store one feedback.
 
-    Raises: Refusal for a body that is none, an id that the key never got (404), the same again (409), or a store that
-    fails (503: it was not stored, or is not known to be; send it again).
+    Raises: Refusal for a body that is none, an id that nobody of the key's name got (404), the same again (409), or a
+    store that fails (503: it was not stored, or is not known to be; send it again).
     """
     server = deployment.config.server
-    key = deployment.gatekeeper.admit(scope["headers"], ("user",))
-    body = await http.read_body(scope, receive, most=server.max_body_bytes, seconds=server.body_timeout_seconds)
+    key = admit(deployment, scope, ("user",))
+    body = await read_decoded(scope, receive, most=server.max_body_bytes, seconds=server.body_timeout_seconds)
     given = parse(http.parse_object(body), key)
+    if given.kind == "correction":
+        _refuse_unused(deployment, key)
     compare, correct_from = deployment.compare, deployment.config.takeover.correct_from
     future = deployment.writer.submit(
-        lambda connection: write_feedback(connection, given, compare, correct_from=correct_from)
+        lambda connection: write_feedback(connection, given, compare, correct_from=correct_from),
+        size=len(given.text or ""),
     )
     try:
         async with asyncio.timeout(SECONDS):
@@ -46,8 +54,24 @@ async def feedback(deployment: Deployment, scope: Scope, receive: Receive, send:
         message = "The feedback could not be stored now; send it again later."
         raise Refusal(503, "store_failing", message, headers=[(b"retry-after", b"5")]) from error
     deployment.metrics.feedback.labels(given.kind).inc()
-    answer = {"object": "feedback", "response_id": accepted.request, "kind": given.kind, "judged": accepted.judged}
-    await http.respond(send, 200, http.JSON, json.dumps(answer).encode())
+    # Not whose answer was judged: whether the learner or the incumbent served is the answer's own to say.
+    answer = {"object": "feedback", "response_id": accepted.request, "kind": given.kind}
+    await http.respond(send, 200, http.JSON, to_json(answer).encode())
+
+
+def _refuse_unused(deployment: Deployment, key: Key) -> None:
+    """Refuse a correction that nothing here would use: no comparator judges by it, and nobody learns from it.
+
+    Raises: Refusal 422.
+    """
+    config = deployment.config
+    if deployment.compare is not None or (config.training.enabled and config.learner.checkpoint is not None):
+        return
+    message = (
+        "This deployment uses no corrections: it compares no answers and does not learn. Give `score`, `thumbs` or "
+        "`verifier` instead; or set takeover.comparator or training.enabled in deploy.toml."
+    )
+    raise deployment.gatekeeper.refusal(Refusal(422, "correction_unused", message), key)
 
 
 def parse(body: dict[str, Any], key: Key) -> Feedback:
@@ -66,8 +90,11 @@ def parse(body: dict[str, Any], key: Key) -> Feedback:
         raise Refusal(400, "one_kind", f"Give exactly one of {', '.join(KINDS)}; this has {len(kinds)}.")
     kind, value = kinds[0], body[kinds[0]]
     if kind == "correction":
-        if not isinstance(value, str) or len(value) > LONGEST_CORRECTION:
-            raise Refusal(400, "bad_correction", f"`correction` must be text of at most {LONGEST_CORRECTION} letters.")
+        if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_CORRECTION:
+            message = (
+                f"`correction` must be the right answer: text of 1 to {LONGEST_CORRECTION} letters, not all blank."
+            )
+            raise Refusal(400, "bad_correction", message)
         return Feedback(response, key.id, kind, None, value)
     return Feedback(response, key.id, kind, _score(kind, value))
 

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from foretaste.deploy import audit, evidence, store
 from foretaste.deploy.database import reading
 from foretaste.deploy.reading import messages_text
+from foretaste.deploy.routing import VALUE_NOT_FINITE
 from foretaste.deploy.tables import answers, requests
 from foretaste.statistics import exact_interval, reliability_bins
 
@@ -44,6 +45,8 @@ def figures(deployment: Deployment, seen: dict[str, Seen], tokens_today: int) ->
         "alpha": deployment.config.stages.alpha,
         "store_healthy": deployment.writer.healthy,
         "store_dropped": deployment.writer.dropped,
+        "learning": deployment.learning,
+        "volunteers": deployment.volunteers.summary(),
         "learner_ready": deployment.learner is not None and deployment.learner.checkpoint is not None,
     }
 
@@ -71,25 +74,29 @@ def of_store(connection: Connection, correct_from: float) -> dict[str, Any]:
         .where(new, answers.c.role == "learner", answers.c.served)
     )
     total = sum(routes.values())
+    valued = [(value, right) for _, value, right, _ in judged if value is not None]
     return {
         "requests": last,
         "window": total,
         "routes": routes,
         "reasons": reasons,
         "served_share": routes.get("learner", 0) / total if total else None,
+        "values_not_finite": reasons.get(VALUE_NOT_FINITE, 0),
         "incumbent_tokens_saved": int(connection.scalar(tokens_query) or 0),
         "served": _proportion([right for _, _, right, served in judged if served]),
         "silent": _proportion([right for _, _, right, served in judged if not served]),
         "calibration": [
             one._asdict()
-            for one in reliability_bins([value for _, value, _, _ in judged], [right for _, _, right, _ in judged])
+            for one in reliability_bins([value for value, _ in valued], [right for _, right in valued])
             if one.n
         ],
         "curve": _curve(connection, last, judged),
     }
 
 
-def _curve(connection: Connection, last: int, judged: list[tuple[int, float, bool, bool]]) -> list[dict[str, Any]]:
+def _curve(
+    connection: Connection, last: int, judged: list[tuple[int, float | None, bool, bool]]
+) -> list[dict[str, Any]]:
     """Return share taken over and success of the learner along the requests, in equal pieces."""
     first = max(0, last - NEWEST)
     size = max(1, -(-(last - first) // POINTS))

@@ -5,6 +5,7 @@ Time is the monotonic clock's: a jump of the wall clock neither opens nor closes
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 
@@ -18,13 +19,13 @@ AUDIT_SECONDS = 60.0
 
 
 class Gatekeeper:
-    """Checks a request's key and rate; used from the server's event loop alone."""
+    """Checks a request's key and rate; used from the server's event loop, but for the counts of refusals."""
 
     def __init__(self, *, requests_per_minute: int, metrics: Metrics) -> None:
         self.keys: dict[str, Key] = {}
         """Valid keys by hash; replaced as a whole when keys change."""
-        self.refusals: dict[tuple[str, str], int] = {}
-        """(reason, key id or "-") -> refusals that are not audited yet."""
+        self._refusals: dict[tuple[str, str], int] = {}
+        self._counting = threading.Lock()
         self._rate = requests_per_minute / 60.0
         self._burst = max(1.0, requests_per_minute * BURST_SHARE)
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -35,7 +36,11 @@ class Gatekeeper:
 
         Raises: Refusal (401 without a valid key, 403 for another scope, 429 above the rate).
         """
+        headers = tuple(headers)
         given = next((value for name, value in headers if name == b"authorization"), None)
+        if given is None:  # as Azure's clients send it
+            bare = next((value for name, value in headers if name == b"api-key"), None)
+            given = None if bare is None else b"bearer " + bare
         if given is None:
             raise self.refusal(Refusal(401, "no_key", "No API key. Send the header Authorization: Bearer <key>."))
         scheme, _, secret = given.partition(b" ")
@@ -56,8 +61,21 @@ class Gatekeeper:
         """Count a refusal, and return it to be raised."""
         self._metrics.refused.labels(refusal.code).inc()
         place = (refusal.code, key.id if key else "-")
-        self.refusals[place] = self.refusals.get(place, 0) + 1
+        with self._counting:
+            self._refusals[place] = self._refusals.get(place, 0) + 1
         return refusal
+
+    def take_refusals(self) -> dict[tuple[str, str], int]:
+        """Return the refusals by (reason, key id or "-") since the last call; from any thread."""
+        with self._counting:
+            taken, self._refusals = self._refusals, {}
+        return taken
+
+    def put_back(self, refusals: dict[tuple[str, str], int]) -> None:
+        """Count refusals again that were taken and could not be written down."""
+        with self._counting:
+            for place, count in refusals.items():
+                self._refusals[place] = self._refusals.get(place, 0) + count
 
     def _wait(self, identity: str) -> float:
         """Take one request from the key's bucket; return the seconds to wait if it is empty."""

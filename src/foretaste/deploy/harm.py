@@ -6,6 +6,7 @@ A rule that fails counts as harm 1: what cannot be examined is not served. Next:
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,10 @@ def harm_rule(config: HarmConfig) -> HarmRule | None:
         if own is None:
             return 0.0
         try:
-            return min(1.0, max(0.0, float(own(messages, text))))
+            found = float(own(messages, text))
+            if math.isnan(found):
+                raise ValueError("harm is no number")
+            return min(1.0, max(0.0, found))
         except Exception as error:  # the user's own code
             logger.warning("The harm rule failed: %s", type(error).__name__)
             return 1.0

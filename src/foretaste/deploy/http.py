@@ -101,13 +101,21 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
 async def send_piece(send: Send, body: bytes, *, more: bool) -> None:
     """Send a part of an answer's body.
 
-    Raises: ClientGone if the client reads nothing for `SEND_SECONDS`.
+    Raises: ClientGone if the client takes nothing for `SEND_SECONDS`.
     """
     try:
         async with asyncio.timeout(SEND_SECONDS):
             await send({"type": "http.response.body", "body": body, "more_body": more})
     except TimeoutError as error:
         raise ClientGone from error
+
+
+def has_body(scope: Scope) -> bool:
+    """Return whether a request's head announces a body."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
+        for name, value in scope["headers"]
+    )
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

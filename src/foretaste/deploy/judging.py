@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def verifier(spec: str | None) -> Verifier | None:
 
 def exact(one: str, other: str) -> float:
     """1 if two answers are equal up to upper case and blanks, else 0."""
-    return float(_normal(one) == _normal(other))
+    return float(plain_text(one) == plain_text(other))
 
 
 def same_json(one: str, other: str) -> float | None:
@@ -78,7 +79,9 @@ def guarded(function: Callable[..., Any], what: str) -> Callable[..., float | No
     def judge(*arguments: Any) -> float | None:
         try:
             score = function(*arguments)
-            return None if score is None else min(1.0, max(0.0, float(score)))
+            if score is None or math.isnan(float(score)):  # no number is no judgement, and never a 0
+                return None
+            return min(1.0, max(0.0, float(score)))
         except Exception as error:  # the user's own code: whatever it raises must not touch a request
             logger.warning("The %s failed: %s", what, type(error).__name__)
             return None
@@ -86,7 +89,8 @@ def guarded(function: Callable[..., Any], what: str) -> Callable[..., float | No
     return judge
 
 
-def _normal(text: str) -> str:
+def plain_text(text: str) -> str:
+    """Return a text without what makes two answers differ that say the same: upper case and blanks."""
     return " ".join(text.split()).casefold()
 
 

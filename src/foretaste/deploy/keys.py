@@ -1,4 +1,4 @@
-"""API keys: random, shown once, kept as their SHA-256, with a scope.
+"""API keys: random, shown once, kept as their SHA-256, with a scope. The audit log says which there are.
 
 `user` keys may ask and give feedback on their own answers; `person` keys answer for a human incumbent; `admin`
 keys see the deployment and may hold, roll back and kill it. A key never has two scopes. Next: `gatekeeper.py`.
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from foretaste.deploy import audit
+from foretaste.deploy.integrity.log_reader import follow
 from foretaste.deploy.tables import keys
 from foretaste.errors import DeployError, unknown
 
@@ -55,7 +56,8 @@ def create(connection: Connection, audit_key: bytes, name: str, scope: str, *, a
     connection.execute(
         keys.insert().values(id=made.id, name=name, scope=scope, hash=hash_of(secret), created=made.created)
     )
-    audit.append(connection, audit_key, "key_created", actor, {"id": made.id, "name": name, "scope": scope})
+    logged = {"id": made.id, "name": name, "scope": scope, "hash": hash_of(secret)}
+    audit.append(connection, audit_key, "key_created", actor, logged)
     return made, secret
 
 
@@ -64,7 +66,7 @@ def revoke(connection: Connection, audit_key: bytes, identity: str, *, actor: st
 
     Raises: DeployError if there is no such key, or it was revoked before.
     """
-    known = {key.id: key for key in listed(connection)}
+    known = {key.id: key for key in listed(connection, audit_key)}
     if identity not in known:
         raise DeployError(unknown("key", identity, known))
     if known[identity].revoked is not None:
@@ -74,13 +76,22 @@ def revoke(connection: Connection, audit_key: bytes, identity: str, *, actor: st
     return known[identity]
 
 
-def listed(connection: Connection) -> list[Key]:
-    """Return all keys, oldest first."""
-    query = sa.select(keys).order_by(keys.c.created, keys.c.id)
-    return [Key(row.id, row.name, row.scope, row.created, row.revoked) for row in connection.execute(query)]
+def listed(connection: Connection, audit_key: bytes) -> list[Key]:
+    """Return all keys that the log knows, oldest first; rows that were only put into the table are not among them."""
+    logged = follow(connection, audit_key).keys.values()
+    return [Key(one.id, one.name, one.scope, one.created, one.revoked) for one in logged]
 
 
-def valid_by_hash(connection: Connection) -> dict[str, Key]:
-    """Return the keys that are not revoked, by hash."""
-    query = sa.select(keys).where(keys.c.revoked.is_(None))
-    return {row.hash: Key(row.id, row.name, row.scope, row.created) for row in connection.execute(query)}
+def valid_by_hash(connection: Connection, audit_key: bytes) -> dict[str, Key]:
+    """Return the keys that are not revoked, by hash: name, scope, hash and revocation as the log has them."""
+    logged = [one for one in follow(connection, audit_key).keys.values() if one.revoked is None]
+    return {one.hash: Key(one.id, one.name, one.scope, one.created) for one in logged if one.hash is not None}
+
+
+def adopt(connection: Connection, audit_key: bytes) -> None:
+    """Take the hashes of keys into the log that were made when it held none; it trusts the table, once."""
+    without = {one.id: one for one in follow(connection, audit_key).keys.values() if one.hash is None}
+    rows = connection.execute(sa.select(keys).where(keys.c.id.in_(list(without))))
+    hashes = {row.id: row.hash for row in rows if row.scope == without[row.id].scope}
+    if hashes:
+        audit.append(connection, audit_key, "keys_adopted", "server", {"hashes": hashes})

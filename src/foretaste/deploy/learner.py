@@ -97,6 +97,7 @@ class ScriptedLearner:
             raise LearnerUnavailable("deadline") from error
         try:
             text, value = self.function(messages)
+            text, value = str(text), float(value)
         except Exception as error:  # the user's own code
             raise LearnerUnavailable("failed") from error
         words = len(text.split())

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
+import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
 from foretaste.deploy import audit, keys, operator, settings, state
-from foretaste.deploy.database import open_engine, reading, writing
-from foretaste.deploy.kill import PID_FILE, running
-from foretaste.deploy.settings import DeployConfig, files_folder, store_url
+from foretaste.deploy.database import reading, writing
+from foretaste.deploy.integrity.log_reader import follow
+from foretaste.deploy.integrity.opening import Opened, open_store
+from foretaste.deploy.kill import PID_FILE, running, take_away
+from foretaste.deploy.operations.forgetting import Forgotten, forget
+from foretaste.deploy.operations.lock import ServerLock
+from foretaste.deploy.operations.retention import compact
+from foretaste.deploy.settings import DeployConfig, files_folder
 from foretaste.deploy.state import State
 from foretaste.deploy.store import add_checkpoint
 from foretaste.deploy.tables import answers, feedback, requests
+from foretaste.deploy.training import status as learning
 from foretaste.errors import DeployError, unknown
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+from foretaste.strict_json import to_json
 
 CAPS: dict[str, Any] = {
     "share_ceiling": float,
@@ -37,25 +41,21 @@ CAPS: dict[str, Any] = {
 class Offline:
     """An open store, with the key of its audit log; use `Offline.open`."""
 
-    def __init__(self, config: DeployConfig, folder: Path, engine: Engine, key: bytes) -> None:
-        self.config, self.folder, self.engine, self.key = config, folder, engine, key
+    def __init__(self, config: DeployConfig, folder: Path, opened: Opened, *, checked: bool = True) -> None:
+        self.config, self.folder, self.opened = config, folder, opened
+        self.engine, self.key = opened.engine, opened.key
         self.actor = f"person:{_person()}"
+        self._checked = checked
 
     @classmethod
-    def open(cls, path: Path) -> Offline:
+    def open(cls, path: Path, *, check: bool = True) -> Offline:
         """Open the deployment whose settings are in `path`; a new store is made if there is none.
 
+        `check=False` opens also a store that was edited outside its log.
         Raises: ConfigError or DeployError.
         """
         config, folder = settings.load(path), path.parent.resolve()
-        engine = open_engine(store_url(config, folder))
-        try:
-            key = audit.load_key(files_folder(config, folder), create=True)
-            state.begin(engine, key, config)
-        except BaseException:
-            engine.dispose()
-            raise
-        return cls(config, folder, engine, key)
+        return cls(config, folder, open_store(config, folder, check=check), checked=check)
 
     def __enter__(self) -> Offline:
         return self
@@ -63,16 +63,40 @@ class Offline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.engine.dispose()
+        try:
+            if self._checked and error is None:
+                with reading(self.engine) as connection:
+                    self.opened.heads.keep(follow(connection, self.key).head)
+        finally:
+            self.engine.dispose()
 
     def act(self, name: str) -> State:
-        """Hold, release, promote, roll back, or record a kill."""
+        """Hold, release, promote, roll back, record a kill, resume or pause learning."""
         return operator.act_on_store(self.engine, self.key, self.config, name, self.actor)
 
-    def lift(self) -> None:
-        """Take the kill file away and let the learner in again."""
-        (self.folder / self.config.server.kill_file).unlink(missing_ok=True)
+    def lift(self) -> str:
+        """Take away whatever stands at the kill file's name and let the learner in again; say what stood there.
+
+        Raises: DeployError if it cannot be removed; the learner stays out then.
+        """
+        found = take_away(self.folder / self.config.server.kill_file)
         state.change(self.engine, self.key, "lift", self.actor, {"killed": False}, "a person lifted the kill switch")
+        return found
+
+    def forget(self, owner: str) -> Forgotten:
+        """Delete everything of one user, audited."""
+        return forget(self.engine, self.key, owner, actor=self.actor)
+
+    def compact(self) -> tuple[int, int]:
+        """Rewrite an SQLite store without its free space; return its bytes before and after.
+
+        Raises: DeployError while a server runs.
+        """
+        lock = ServerLock(files_folder(self.config, self.folder))
+        try:
+            return compact(self.engine)
+        finally:
+            lock.release()
 
     def cap(self, name: str, text: str) -> Any:
         """Set a cap or permission.
@@ -94,11 +118,12 @@ class Offline:
     def try_checkpoint(self, folder: Path) -> str:
         """Write down a checkpoint to be tried in shadow; return its content id.
 
-        Raises: ModelError if the folder is no checkpoint.
+        Raises: ModelError if the folder is no checkpoint, or a weight in it is not finite.
         """
         from foretaste.models import checkpoint
 
         card = checkpoint.read(folder)
+        checkpoint.check_finite(folder)
         identity = checkpoint.content_id(folder)
         with writing(self.engine) as connection:
             parent = card.parents[0] if card.parents else None
@@ -109,7 +134,7 @@ class Offline:
     def all_keys(self) -> list[keys.Key]:
         """Return all keys."""
         with reading(self.engine) as connection:
-            return keys.listed(connection)
+            return keys.listed(connection, self.key)
 
     def create_key(self, name: str, scope: str) -> tuple[keys.Key, str]:
         """Make a key; return it with its secret."""
@@ -123,11 +148,13 @@ class Offline:
 
     def status(self) -> list[str]:
         """Return lines that say what the deployment does now."""
-        from foretaste.deploy.figures import of_store  # the mathematics behind it take a second to load
+        from foretaste.deploy.evidence import volunteers  # the mathematics behind these take a second to load
+        from foretaste.deploy.figures import of_store
 
-        now = state.load(self.engine)
+        now = state.load(self.engine, self.key)
         with reading(self.engine) as connection:
             found = of_store(connection, self.config.takeover.correct_from)
+            volunteered = volunteers(connection, self.config, now)
         pid = running(files_folder(self.config, self.folder) / PID_FILE)
         served, silent = (_words_of(found[name]) for name in ("served", "silent"))
         reason = (now.threshold or {}).get("reason", "not calibrated yet")
@@ -145,7 +172,18 @@ class Offline:
             f"success      served {served}; silent {silent}",
             f"caps         {now.tokens_per_day} tokens a day, harm budget {now.harm_budget:g}"
             + (f"; not permitted: {', '.join(off)}" if off else ""),
+            *self.learning(),
+            *volunteered.lines(),
         ]
+
+    def learning(self) -> list[str]:
+        """Return lines that say what learning on the job does, and its last alarm."""
+        now = state.load(self.engine, self.key)
+        with reading(self.engine) as connection:
+            told = learning.read(connection)
+        running_now = running(files_folder(self.config, self.folder) / PID_FILE) is not None
+        found = learning.summary(told, now, enabled=self.config.training.enabled)
+        return learning.lines(found, now=time.time(), running=running_now)
 
     def export(self, path: Path) -> int:
         """Write all requests with their answers and feedback as JSON lines; return how many.
@@ -170,7 +208,7 @@ class Offline:
                 }
                 for row in rows:
                     more = {name: found.get(row.id, []) for name, found in related.items()}
-                    file.write(json.dumps({**row._asdict(), **more}) + "\n")
+                    file.write(to_json({**row._asdict(), **more}) + "\n")
                     last, count = row.number, count + 1
         return count
 

@@ -3,21 +3,26 @@
     experiences -> stale ones masked -> critic (V-trace on new and replayed) -> actor (PPO on the value function,
     KL to the accepted version) -> corrections and old tasks imitated -> alarms -> a checkpoint named by its content
 
+An alarm is answered softly first (`training/response.py`): the best kept weights, lower rates, a stronger KL term.
+
 There are no groups: live traffic answers each prompt once, so credit comes from the critic. Everything here runs in
 the training process; serving only ever reads the folders it writes. Next: `alarms.py`, `old_tasks.py`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from foretaste.config import AlgorithmConfig
-from foretaste.deploy.alarms import Alarm, AlarmConfig, Vital, alarms
+from foretaste.deploy.alarms import Alarm, AlarmConfig, Vital, alarms, weighed
+from foretaste.deploy.training.response import Ladder, Response
 from foretaste.errors import ConfigError
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
@@ -31,6 +36,12 @@ from foretaste.rl.update import Updater
 
 TRAFFIC = "traffic"
 """Environment id of an episode that came from a deployment."""
+LEAST_SOFTENED_KL = 0.01
+"""KL coefficient that a soft answer to an alarm begins with where none is set."""
+KEPT_VITALS = 512
+"""Steps that the alarms look back, beside the first ones."""
+MOST_WEIGHT = 10.0
+"""Of one answer among those that tell how well the policy of now does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,9 @@ class OnlineReport(NamedTuple):
     """Stale samples that entered no loss of the actor."""
     alarms: tuple[Alarm, ...]
     stopped: bool
-    """True: learning has stopped, and the weights are the last accepted ones again."""
+    """True: learning has stopped until a person resumes it, and the weights are the best kept ones again."""
+    response: Response = Response.NONE
+    """How alarms were answered."""
 
 
 class OnlineTrainer:
@@ -127,22 +140,24 @@ class OnlineTrainer:
         self.corrections: list[TokenSequence] = []
         self.history: list[Vital] = []
         self.stopped: tuple[Alarm, ...] = ()
+        self.ladder = Ladder(config.alarms)
         self.steps = 0
         self.trusted = trusted
         self._use(model)
-        self.accepted = self.publish(parents=())
+        self.accepted = self.best = self.publish(parents=())
+        """`best` is what an alarm goes back to: the accepted version, or a later one that held-back checks favour."""
 
     def step(self, experiences: Sequence[Experience]) -> OnlineReport:
-        """Learn from newly judged experiences; does nothing but remember while an alarm stands.
+        """Learn from newly judged experiences; does nothing but remember while learning has stopped or cools down.
 
         An experience without a score serves its correction alone; one without either is ignored.
         """
         judged = [to_episode(one) for one in experiences if one.score is not None and one.action.tokens]
-        self.episodes = [*self.episodes, *judged][-self.config.memory :]
-        self.corrections += [_demonstration(one.prompt_tokens, one.correction) for one in experiences if one.correction]
-        del self.corrections[: -self.config.memory]
+        if not self.stopped and self.ladder.cool_down():  # what comes now is about the weights that were given up
+            return OnlineReport(self.steps, {}, 0, (), False, Response.COOLING_DOWN)
+        self._remember(judged, experiences)
         if self.stopped:
-            return OnlineReport(self.steps, {}, 0, self.stopped, True)
+            return OnlineReport(self.steps, {}, 0, self.stopped, True, Response.STOPPED)
         self.steps += 1
         metrics: dict[str, float] = {}
         masked = 0
@@ -151,20 +166,27 @@ class OnlineTrainer:
             learned, masked = self._actor(judged)
             metrics |= learned
         metrics |= self._imitate()
-        scores = [episode.success or 0.0 for episode in judged]
-        self.history.append(
-            Vital(
-                float(np.mean(scores)) if scores else None,
-                len(scores),
-                metrics.get("policy/entropy"),
-                metrics.get("online/accepted_kl"),
-                metrics.get("policy/gradient_norm"),
-            )
-        )
-        self.stopped = alarms(self.history, self.config.alarms)
-        if self.stopped:
-            self._use(checkpoints.load(self.accepted.path))
-        return OnlineReport(self.steps, metrics, masked, self.stopped, bool(self.stopped))
+        self._watch(metrics)
+        found = alarms(self.history, self.config.alarms)
+        if found:
+            found, response = self.answer(weighed(found, self.history, self.config.alarms))
+            return OnlineReport(self.steps, metrics, masked, found, bool(self.stopped), response)
+        if self.ladder.forgive():
+            self._use(self.model)
+            self._stay_near(self.accepted)
+        return OnlineReport(self.steps, metrics, masked, (), False)
+
+    def answer(self, found: tuple[Alarm, ...]) -> tuple[tuple[Alarm, ...], Response]:
+        """Answer alarms: a notice changes nothing, all else brings the best kept weights back; return what was done."""
+        response = self.ladder.respond(found)
+        if response is Response.NOTICED:
+            return found, response
+        self.stopped = found if response is Response.STOPPED else ()
+        self.history = []
+        self._use(checkpoints.load(self.best.path, device=str(self.model.device)))
+        if self.best.id != self.accepted.id:
+            self._stay_near(self.accepted)
+        return found, response
 
     def publish(self, *, parents: Sequence[str] | None = None) -> Checkpoint:
         """Write the weights of now into a folder named by their content, and return its record.
@@ -181,13 +203,23 @@ class OnlineTrainer:
 
     def accept(self, checkpoint: Checkpoint) -> None:
         """Take a checkpoint that was promoted for the version that learning stays near, and falls back to."""
-        self.accepted, self.trusted = checkpoint, True
-        trusted = checkpoints.load(checkpoint.path, device=str(self.model.device))
-        self.reference = Reference(self.model, [p.detach().clone() for p in trusted.policy_parameters()])
+        self.accepted, self.best, self.trusted = checkpoint, checkpoint, True
+        # What was measured against the version before says nothing about the distance from this one.
+        self.history = [vital._replace(kl=None) for vital in self.history]
+        self._stay_near(checkpoint)
 
     def resume(self) -> None:
-        """Go on learning after an alarm, from the accepted version: a person's decision."""
+        """Continue to learn after an alarm, from the best kept version: a person's decision."""
         self.stopped, self.history = (), []
+        self.ladder.reset()
+        self._use(self.model)
+        self._stay_near(self.accepted)
+
+    def resume_rates(self) -> None:
+        """Take the rates that the ladder says, after it was loaded from another process."""
+        if self.ladder.rate < 1:
+            self._use(self.model)
+            self._stay_near(self.accepted)
 
     def forget(self) -> None:
         """Drop remembered experiences and corrections: after a breach they may teach what is no longer right.
@@ -202,8 +234,47 @@ class OnlineTrainer:
     def _use(self, model: ActorCritic) -> None:
         """Learn with these weights from now on, with an optimiser that has no history."""
         self.model = model
-        self.updater = Updater(model, self.config.algorithm, temperature=self.config.temperature)
+        rate, algorithm = self.ladder.rate, self.config.algorithm
+        if rate < 1:
+            stay = max(algorithm.kl_coefficient, LEAST_SOFTENED_KL) / rate
+            algorithm = replace(algorithm, learning_rate=rate * algorithm.learning_rate, kl_coefficient=stay)
+        self.updater = Updater(model, algorithm, temperature=self.config.temperature)
         self.reference = Reference(model)
+
+    def _stay_near(self, checkpoint: Checkpoint) -> None:
+        """Measure distance from a version, and be drawn to it, from now on."""
+        near = checkpoints.load(checkpoint.path, device=str(self.model.device))
+        self.reference = Reference(self.model, [p.detach().clone() for p in near.policy_parameters()])
+
+    def _remember(self, judged: Sequence[Episode], experiences: Sequence[Experience]) -> None:
+        self.episodes = [*self.episodes, *judged][-self.config.memory :]
+        self.corrections += [_demonstration(one.prompt_tokens, one.correction) for one in experiences if one.correction]
+        del self.corrections[: -self.config.memory]
+
+    def _watch(self, metrics: dict[str, float]) -> None:
+        """Write down what the alarms look at; `metrics` loses nothing."""
+        score = metrics.get("online/score")
+        self.history.append(
+            Vital(
+                score,
+                round(metrics.get("online/effective_answers", 0.0)),
+                metrics.get("policy/entropy"),
+                metrics.get("online/accepted_kl"),
+                metrics.get("policy/gradient_norm"),
+                metrics.get("online/masked_share"),
+                self._not_finite(metrics),
+            )
+        )
+        window = self.config.alarms.window
+        del self.history[window : -(KEPT_VITALS + window)]  # the first window is what entropy is compared with
+
+    def _not_finite(self, metrics: dict[str, float]) -> str:
+        """Return what is NaN or infinite now; "" for a healthy step."""
+        named = next((name for name, value in metrics.items() if not math.isfinite(value)), "")
+        parameters = [*self.model.policy_parameters(), *self.model.critic_parameters()]
+        if not all(bool(torch.isfinite(one.detach().sum(dtype=torch.float32))) for one in parameters):
+            return "a weight"
+        return named
 
     def _critic(self) -> dict[str, float]:
         """Fit the critic to the newest judged answers, each under the policy of now."""
@@ -221,6 +292,7 @@ class OnlineTrainer:
         fresh = fresh_rows(everything, now_BT, self.config.max_log_ratio)
         masked = len(everything.episodes) - int(fresh.sum())
         metrics = {"online/masked_share": masked / len(everything.episodes)}
+        metrics["online/score"], metrics["online/effective_answers"] = current_score(everything, now_BT)
         if not fresh.any():
             return metrics, masked
         batch = make_batch([episode for episode, keep in zip(everything.episodes, fresh, strict=True) if keep])
@@ -241,7 +313,7 @@ class OnlineTrainer:
     def _imitate(self) -> dict[str, float]:
         """Take supervised steps on drawn corrections and old tasks."""
         rng = np.random.default_rng(keyed_seed(self.config.seed, "imitate", self.steps))
-        rate = self.updater.warmup(self.steps) * self.config.imitation_rate
+        rate = self.updater.warmup(self.steps) * self.config.imitation_rate * self.ladder.rate
         losses: list[float] = []
         for _ in range(self.config.imitation_passes):
             drawn = _draw(self.corrections, self.config.corrections, rng)
@@ -272,6 +344,22 @@ def fresh_rows(batch: Batch, now_BT: Array, max_log_ratio: float) -> np.ndarray:
     """
     moved_BT = np.where(batch.mask_BT, np.abs(now_BT - batch.logprobs_BT), 0.0)
     return moved_BT.sum(axis=1) / batch.length_B <= max_log_ratio
+
+
+def current_score(batch: Batch, now_BT: Array) -> tuple[float, float]:
+    """Return the mean score of the policy of now on judged answers of older ones, and how many answers that is worth.
+
+        score = sum_i w_i s_i / sum_i w_i,   worth = (sum_i w_i)^2 / sum_i w_i^2,   w_i = pi_now(a_i) / pi_sampled(a_i)
+
+    Weights are cut at `MOST_WEIGHT`. An answer that the policy would not give any more tells next to nothing of it.
+
+    Source: self-normalised importance sampling; effective sample size, Kish 1965.
+    """
+    moved_B = np.where(batch.mask_BT, now_BT - batch.logprobs_BT, 0.0).sum(axis=1)
+    weights_B = np.exp(np.clip(moved_B, -20.0, math.log(MOST_WEIGHT)))
+    scores_B = np.array([episode.success or 0.0 for episode in batch.episodes])
+    total = float(weights_B.sum())
+    return float((weights_B * scores_B).sum() / total), float(total**2 / (weights_B**2).sum())
 
 
 def _demonstration(prompt: Sequence[int], answer: Sequence[int] | None) -> TokenSequence:

@@ -65,18 +65,25 @@ def document() -> dict[str, Any]:
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "paths": {
             "/v1/chat/completions": {
-                "post": _call("Answer a chat; OpenAI's API", _CHAT, more=(408, 413, 502, 503, 504))
+                "post": _call("Answer a chat; OpenAI's API", _CHAT, more=(408, 413, 415, 502, 503, 504))
             },
-            "/v1/feedback": {"post": _call("Say how good an answer was", _FEEDBACK, more=(404, 408, 409, 413, 503))},
+            "/v1/feedback": {
+                "post": _call("Say how good an answer was", _FEEDBACK, more=(404, 408, 409, 413, 415, 422, 503))
+            },
             "/v1/models": {"get": _call("The models that answer")},
             "/healthz": {"get": _call("Whether requests can be answered", open_to_all=True)},
+            "/livez": {"get": _call("Whether the process answers", open_to_all=True)},
+            "/readyz": {"get": _call("Whether the incumbent can be reached", open_to_all=True, more=(503,))},
             "/metrics": {"get": _call("Counters and gauges for Prometheus", open_to_all=True, media="text/plain")},
             "/openapi.json": {"get": _call("This document", open_to_all=True)},
             "/admin": {"get": _call("The admin's page; it holds no data", open_to_all=True, media="text/html")},
             "/admin/data": {"get": _call("What the admin's page shows", more=(503,))},
             "/admin/{action}": {
                 "parameters": [{"name": "action", "in": "path", "required": True, "schema": _TEXT}],
-                "post": _call("hold, release, promote, rollback or kill", more=(404, 405, 409, 503)),
+                "post": _call(
+                    "hold, release, promote, rollback, kill, resume_learning or pause_learning",
+                    more=(404, 405, 409, 503),
+                ),
             },
             "/people": {"get": _call("The page on which people answer", open_to_all=True, media="text/html")},
             "/people/questions": {"get": _call("Questions that wait for a person")},

@@ -1,4 +1,4 @@
-"""What a person may do to a deployment: hold, release, promote, roll back, kill. Each is an audited change of state.
+"""What a person may do to a deployment: move its stages, kill it, let it learn. Each is an audited change of state.
 
 The command line does it on the store directly, so it needs no running server; the admin's page through the server.
 """
@@ -19,7 +19,7 @@ from foretaste.errors import DeployError, unknown
 if TYPE_CHECKING:
     from foretaste.deploy.deployment import Deployment
 
-ACTIONS = ("hold", "release", "promote", "rollback", "kill")
+ACTIONS = ("hold", "release", "promote", "rollback", "kill", "resume_learning", "pause_learning")
 
 
 def act(deployment: Deployment, name: str, actor: str) -> State:
@@ -30,7 +30,7 @@ def act(deployment: Deployment, name: str, actor: str) -> State:
 
 def act_on_store(engine: Engine, key: bytes, config: DeployConfig, name: str, actor: str) -> State:
     """Do what a person asks for on the store; a running server takes it over within a second."""
-    changes, reason = changes_for(name, states.load(engine), config, _seen(engine))
+    changes, reason = changes_for(name, states.load(engine, key), config, _seen(engine))
     return states.change(engine, key, name, actor, changes, reason)
 
 
@@ -45,6 +45,10 @@ def changes_for(name: str, state: State, config: DeployConfig, seen: int) -> tup
         return {"held": False}, "a person lets the stages move again"
     if name == "kill":
         return {"killed": True}, "a person pulled the kill switch"
+    if name == "resume_learning":
+        return {"may_learn": True}, "a person lets learning on the job continue"
+    if name == "pause_learning":
+        return {"may_learn": False}, "a person pauses learning on the job"
     if name == "rollback":
         return _rollback(state, seen), "a person rolled back"
     if name == "promote":
@@ -55,7 +59,7 @@ def changes_for(name: str, state: State, config: DeployConfig, seen: int) -> tup
 def _rollback(state: State, seen: int) -> dict[str, Any]:
     """Back to shadow, with the last accepted checkpoint where there is another one; held until a person releases."""
     changes: dict[str, Any] = {"stage": "shadow", "share": 0.0, "step": 0, "since": seen, "held": True}
-    changes |= {"tau": None, "threshold": None, "looks": 0, "fresh_from": seen}
+    changes |= {"tau": None, "threshold": None, "looks": 0, "fresh_from": seen, "watched_from": seen}
     if state.accepted and state.accepted != state.checkpoint:
         changes |= {"checkpoint": state.accepted, "checkpoint_path": state.accepted_path}
     return changes
@@ -71,7 +75,8 @@ def _promotion(state: State, config: DeployConfig, seen: int) -> dict[str, Any]:
     if step >= len(shares):
         live = {"stage": "live", "share": min(1.0, state.share_ceiling), "since": seen, "failures": 0}
         return live | {"accepted": state.checkpoint, "accepted_path": state.checkpoint_path}
-    return {"stage": "canary", "share": min(shares[step], state.share_ceiling), "step": step, "since": seen}
+    begins = {"watched_from": seen} if state.stage == "shadow" else {}
+    return {"stage": "canary", "share": min(shares[step], state.share_ceiling), "step": step, "since": seen} | begins
 
 
 def _seen(engine: Engine) -> int:

@@ -7,23 +7,28 @@ it, and takes its place when it has shown what a shadow must show. Next: `superv
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sqlalchemy.engine import Connection
+
 from foretaste.deploy import evidence as store_evidence
-from foretaste.deploy import stages, takeover
+from foretaste.deploy import stages, store, takeover
 from foretaste.deploy.analysis import Finding
 from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment
+from foretaste.deploy.promise.calibration import CALIBRATION, recalibrated, standing
+from foretaste.deploy.promise.statement import Promise, promise_of
+from foretaste.deploy.promise.volunteers import Volunteers
+from foretaste.deploy.promise.watch import check_share, inputs_shifted
 from foretaste.deploy.stage_config import StageConfig
 from foretaste.deploy.stages import Decision, Stage
 from foretaste.deploy.state import State
-from foretaste.deploy.takeover import Threshold
+
+__all__ = ["CALIBRATION"]
 
 ACTOR = "stages"
-CALIBRATION = ("tau", "threshold", "looks", "looked")
-"""What a calibration changes in the state; a candidate has the same, without `tau`, which is in its threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +48,39 @@ def stage_config(deployment: Deployment, state: State) -> StageConfig:
 
 def calibrated(deployment: Deployment, state: State) -> State | None:
     """Choose the threshold of the checkpoint in `state` anew if it is due; return the state with it, else None."""
-    config, stage = deployment.config.takeover, deployment.config.stages
+    stage = deployment.config.stages
     assert state.checkpoint is not None
     with reading(deployment.engine) as connection:
+        promise, mature = _promise(deployment, connection)
         count = store_evidence.judged_count(
-            connection, state.checkpoint, fresh_from=state.fresh_from, after=state.looked
+            connection, state.checkpoint, promise, mature, fresh_from=state.fresh_from, after=state.looked
         )
         if not takeover.look_due(count.kept, count.new):
             return None
-        judged = store_evidence.judged_answers(
-            connection,
-            state.checkpoint,
-            fresh_from=state.fresh_from,
-            newest=config.newest,
-            value=config.value,
-            correct_from=config.correct_from,
-        )
-    look = state.looks + 1
-    now = takeover.calibrate(judged, state.checkpoint, alpha=stage.alpha, delta=stage.delta, look=look)
-    found = takeover.renewed(Threshold(**state.threshold) if state.threshold else None, now)
-    return replace(state, tau=found.tau, threshold=dataclasses.asdict(found), looks=look, looked=count.last)
+        judged = _checks_of(deployment, connection, state, promise, mature)
+    return recalibrated(state, judged, last=count.last, alpha=stage.alpha, delta=stage.delta)
+
+
+def _promise(deployment: Deployment, connection: Connection) -> tuple[Promise, store_evidence.Mature]:
+    promise = promise_of(deployment.config)
+    now = getattr(deployment, "now", time.time)()
+    return promise, store_evidence.Mature.of(connection, promise, now)
+
+
+def _checks_of(
+    deployment: Deployment, connection: Connection, state: State, promise: Promise, mature: store_evidence.Mature
+) -> list[takeover.Judged]:
+    config = deployment.config.takeover
+    return store_evidence.judged_answers(
+        connection,
+        state.checkpoint or "",
+        promise,
+        mature,
+        fresh_from=state.fresh_from,
+        newest=config.newest,
+        value=config.value,
+        correct_from=config.correct_from,
+    )
 
 
 def decision(deployment: Deployment, state: State, old_tasks: Finding | None) -> Decision:
@@ -71,11 +89,56 @@ def decision(deployment: Deployment, state: State, old_tasks: Finding | None) ->
         found = store_evidence.gather(
             connection,
             state,
+            *_promise(deployment, connection),
             correct_from=deployment.config.takeover.correct_from,
-            threshold=Threshold(**state.threshold) if state.threshold else None,
+            threshold=standing(state),
             old_tasks=old_tasks,
+            complaints=deployment.volunteers.warning,
         )
     return stages.decide(stage_of(state), found, stage_config(deployment, state))
+
+
+def volunteers_of(deployment: Deployment, state: State) -> Volunteers:
+    """Return what users volunteered; the supervisor has it shown, and weighs its warning."""
+    with reading(deployment.engine) as connection:
+        return store_evidence.volunteers(connection, deployment.config, state)
+
+
+def next_check_share(deployment: Deployment, state: State) -> float:
+    """Return the share of a live learner's answers to check from now on (`promise/watch.py`)."""
+    config = deployment.config.takeover
+    after, threshold = max(state.watched_from, state.fresh_from), standing(state)
+    if state.stage != "live" or threshold is None:
+        return config.check_share
+    with reading(deployment.engine) as connection:
+        promise, mature = _promise(deployment, connection)
+        checks = store_evidence.served_checks(
+            connection, state.checkpoint or "", promise, mature, after=after, correct_from=config.correct_from
+        )
+        served = store_evidence.served_live(connection, state.checkpoint or "", after=after)
+        seen = store_evidence.reach(connection, state, value=config.value)
+    shifted = inputs_shifted(seen.reached, seen.arrived, threshold.served_share, threshold.n)
+    return check_share(
+        checks.wrong[checks.live].tolist(),
+        average=config.check_share,
+        served=served,
+        alpha=deployment.config.stages.alpha,
+        usual=threshold.observed,
+        also=shifted or bool(deployment.volunteers.warning),
+    )
+
+
+def gives_way(deployment: Deployment, state: State, held_back: str = "") -> str:
+    """Return why newer weights may take the place of those in `state`, which are in shadow, or "" (`stages.py`)."""
+    alpha = deployment.config.stages.alpha
+    with reading(deployment.engine) as connection:
+        promise, mature = _promise(deployment, connection)
+        judged = _checks_of(deployment, connection, state, promise, mature)
+        alarms = store.alarms_of(connection, state.checkpoint or "")
+    if promise.judge is None:
+        return "nobody judges, so none of them will ever get a threshold"
+    held_back = "; ".join(one for one in (held_back, *alarms) if one)
+    return stages.gives_way(judged, standing(state), looks=state.looks, alpha=alpha, held_back=held_back)
 
 
 def stage_of(state: State) -> Stage:
@@ -96,6 +159,7 @@ def as_candidate(state: State) -> State:
         checkpoint_path=state.candidate_path,
         looks=state.candidate_looks,
         looked=state.candidate_looked,
+        trial=state.candidate_trial,
         threshold=state.candidate_threshold,
         tau=None if state.candidate_threshold is None else state.candidate_threshold["tau"],
         fresh_from=max(state.fresh_from, 0),
@@ -114,9 +178,12 @@ def changes_of(state: State, decided: Decision, seen: int) -> dict[str, Any]:
     }
     if decided.kind == "rollback":
         # What was judged before the breach says nothing about the world after it.
-        changes |= {"tau": None, "threshold": None, "looks": 0, "fresh_from": seen}
+        # No looks yet: the next one begins a new trial with a part of delta of its own.
+        changes |= {"tau": None, "threshold": None, "looks": 0, "fresh_from": seen, "watched_from": seen}
         if after.checkpoint != state.checkpoint:
             changes |= {"checkpoint": after.checkpoint, "checkpoint_path": state.accepted_path}
+    elif state.stage == "shadow":
+        changes |= {"watched_from": seen}
     elif after.name == "live":
         changes |= {"accepted": state.checkpoint, "accepted_path": state.checkpoint_path}
     return changes
@@ -135,6 +202,7 @@ def fresh_checkpoint(identity: str, path: str, seen: int) -> dict[str, Any]:
         "threshold": None,
         "looks": 0,
         "looked": 0,
+        "trial": 0,
         **NO_CANDIDATE,
     }
 
@@ -145,5 +213,6 @@ NO_CANDIDATE: dict[str, Any] = {
     "candidate_since": 0,
     "candidate_looks": 0,
     "candidate_looked": 0,
+    "candidate_trial": 0,
     "candidate_threshold": None,
 }

@@ -62,6 +62,10 @@ class Exchange:
     created: float = field(default_factory=time.time)
     drawn: bool = False
     sampled: bool = False
+    check_share: float | None = None
+    """Probability with which it was drawn as a check."""
+    second: bool = False
+    """Drawn for the second judge."""
     route: str = "nobody"
     reason: str = ""
     status: int = 0

@@ -18,28 +18,25 @@ from foretaste.config import SamplingConfig
 from foretaste.deploy.analysis import Evidence, Finding, Verdict
 from foretaste.deploy.old_tasks import OldTask, answers, old_tasks_gate, pairs_of
 from foretaste.deploy.online import Experience, OnlineTrainer
+from foretaste.deploy.promise.statement import FALL_PART, trial_delta
 from foretaste.deploy.simulation_result import PARTS, PARTS_AFTER, Event, Row, SimulationConfig, SimulationResult
 from foretaste.deploy.stage_config import StageConfig
-from foretaste.deploy.stages import Decision, Stage, decide, shadow
+from foretaste.deploy.stages import Decision, Stage, decide, gives_way, shadow
 from foretaste.deploy.takeover import (
     Judged,
     Threshold,
     calibrate,
     confidence_of,
     look_due,
-    promising,
     renewed,
-    worth_waiting,
 )
 from foretaste.deploy.traffic import Request, World
+from foretaste.deploy.training.response import Response
 from foretaste.models import checkpoint as checkpoints
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.sampler import Sampler
 from foretaste.records import Action, Checkpoint, Conversation
 from foretaste.rl.tasks import keyed_seed
-
-WORTHWHILE = 0.02
-"""Share of the requests that a newer checkpoint must promise to serve beyond the live one to be tried in its place."""
 
 
 @dataclass(slots=True)
@@ -52,6 +49,8 @@ class Slot:
     threshold: Threshold | None = None
     judged: list[Judged] = field(default_factory=list)
     looks: int = 0
+    trial: int = 0
+    """Its part of delta (`promise/calibration.py`); 0: it has had no look."""
     looked: int = 0
     """Judged answers there were at the last look."""
     gate: Finding | None = None
@@ -72,6 +71,7 @@ class Slot:
             served_outcomes=tuple(self.outcomes),
             threshold=self.threshold,
             old_tasks=self.gate,
+            trial=max(1, self.trial),
         )
 
     def enter(self, stage: Stage) -> None:
@@ -80,14 +80,27 @@ class Slot:
         self.requests = self.answered = self.served = 0
         self.outcomes = []
 
-    def recalibrate(self, config: StageConfig) -> bool:
-        """Choose the threshold anew if enough answers have come in since; return whether it was."""
+    def recalibrate(self, config: StageConfig, trials: int) -> int:
+        """Choose the threshold anew if enough answers have come in since; return how many trials there were by now.
+
+        As in a server (`promise/calibration.py`): `trials` is the number of those before.
+        """
         if not look_due(len(self.judged), len(self.judged) - self.looked):
-            return False
+            return trials
+        self.trial = self.trial or trials + 1
         self.looks, self.looked = self.looks + 1, len(self.judged)
-        found = calibrate(self.judged, self.checkpoint.id, alpha=config.alpha, delta=config.delta, look=self.looks)
-        self.threshold = renewed(self.threshold, found)
-        return True
+        before, part = self.threshold, trial_delta(config.delta, self.trial)
+        found = calibrate(
+            self.judged,
+            self.checkpoint.id,
+            alpha=config.alpha,
+            delta=part,
+            look=self.looks,
+            standing=before.tau if before else None,
+            fall_delta=FALL_PART * part,
+        )
+        self.threshold = renewed(before, found)
+        return max(trials, self.trial)
 
 
 def simulate(
@@ -122,6 +135,7 @@ class Simulation:
             trusted=False,
             old_tasks=[_demonstration(model, task, answer) for task, answer in shown],
         )
+        self.trials = 0
         self.live: Slot | None = None
         self.old_live: list[bool] = []
         self.trial = self._slot(self.trainer.accepted)
@@ -173,8 +187,10 @@ class Simulation:
                     value = confidence_of(by_live[index])
                     self.live.judged.append(Judged(self.live.checkpoint.id, value, request.right(by_live[index].text)))
         before = self.trainer.stopped
-        for alarm in self.trainer.step(experiences).alarms if not before else ():
-            self._tell("alarm", f"learning has stopped: {alarm.name}: {alarm.reason}")
+        report = self.trainer.step(experiences)
+        for alarm in report.alarms if not before and report.response is not Response.NOTICED else ():
+            done = "learning has stopped" if report.stopped else "the best kept weights are taken up again"
+            self._tell("alarm", f"{done}: {alarm.name}: {alarm.reason}; {alarm.evidence}")
         known = sum(request.right(action.text) for request, action in zip(requests, on_trial, strict=True))
         shown_stage = self.live.stage if self.live else self.trial.stage
         answered = len(on_trial) + len(by_live)
@@ -212,7 +228,7 @@ class Simulation:
     def _decide(self) -> None:
         """Calibrate where it is due, then let the stages decide."""
         if self.live:
-            self.live.recalibrate(self.config.stage)
+            self.trials = self.live.recalibrate(self.config.stage, self.trials)
             decision = decide(self.live.stage, self.live.evidence(), self.config.stage)
             if decision.kind == "rollback":
                 self._tell("rollback", f"live {decision.reason}")
@@ -220,8 +236,8 @@ class Simulation:
                 self.trainer.forget()
                 self._try_newest()  # answers from before the breach say nothing about now
                 return
-        looked = self.trial.recalibrate(self.config.stage)
-        if self.trial.stage.name == "shadow" and not self._worth_a_canary(looked):
+        self.trials = self.trial.recalibrate(self.config.stage, self.trials)
+        if self.trial.stage.name == "shadow" and not self._worth_a_canary():
             return
         decision = decide(self.trial.stage, self.trial.evidence(), self.config.stage)
         if decision.kind == "promote":
@@ -230,22 +246,24 @@ class Simulation:
             self._tell("rollback", f"canary {decision.reason}")
             self._try_newest()
 
-    def _worth_a_canary(self, looked: bool) -> bool:
-        """Return whether the checkpoint in shadow should be judged; put the newest weights there if it is hopeless."""
-        trial, threshold = self.trial, self.trial.threshold
-        alpha = self.config.stage.alpha
-        if threshold is not None and threshold.tau is not None:
-            best = self.live.threshold if self.live else None
-            if trial.gate is None and (best is None or threshold.served_share > best.served_share + WORTHWHILE):
-                self._hold_against_old_tasks()
-            if trial.gate is not None and trial.gate.verdict is Verdict.SUCCESS:
-                return True
+    def _worth_a_canary(self) -> bool:
+        """Return whether the checkpoint in shadow should be judged; put the newest weights there if it gives way."""
+        trial, alpha = self.trial, self.config.stage.alpha
+        best = self.live.threshold if self.live else None
+        ready = trial.threshold is not None and trial.threshold.tau is not None
+
+        def reason(held_back: str = "") -> str:
+            return gives_way(
+                trial.judged, trial.threshold, looks=trial.looks, alpha=alpha, held_back=held_back, live=best
+            )
+
+        if ready and trial.gate is None and not reason():
+            self._hold_against_old_tasks()
+        gate = trial.gate
+        if reason("" if gate is None or gate.verdict is Verdict.SUCCESS else gate.reason):
             self._try_newest()
             return False
-        hopeless = looked and threshold is not None and not worth_waiting(threshold, trial.looks)
-        if hopeless or not promising([j.value for j in trial.judged], [j.correct for j in trial.judged], alpha=alpha):
-            self._try_newest()
-        return False
+        return ready
 
     def _hold_against_old_tasks(self) -> None:
         known = answers(self.trial.sampler, self.old)

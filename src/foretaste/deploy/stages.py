@@ -12,12 +12,16 @@ each has a stage of its own. Next: `online.py` for where newer checkpoints come 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from foretaste.deploy.analysis import Evidence, Finding, Verdict, analyse
 from foretaste.deploy.stage_config import StageConfig
+from foretaste.deploy.takeover import Judged, Threshold, promising, worth_waiting
 
+WORTHWHILE = 0.02
+"""Share of the requests that a newer checkpoint must promise to serve beyond the live one to be tried in its place."""
 StageName = Literal["shadow", "canary", "live"]
 
 
@@ -112,3 +116,34 @@ def _back(stage: Stage, evidence: Evidence, config: StageConfig) -> Stage:
 def _reasons(findings: tuple[Finding, ...], verdict: Verdict | None) -> str:
     """Join the reasons of one verdict; None: of all."""
     return "; ".join(f"{one.check}: {one.reason}" for one in findings if verdict in (None, one.verdict))
+
+
+def gives_way(
+    judged: Sequence[Judged],
+    threshold: Threshold | None,
+    *,
+    looks: int,
+    alpha: float,
+    held_back: str = "",
+    live: Threshold | None = None,
+) -> str:
+    """Return why newer weights may take the place of a checkpoint in shadow, or "" while it is worth waiting for.
+
+    The one rule of taking up new weights: a server and a simulation both follow it. Without it, training that
+    publishes faster than a calibration lasts would start each calibration anew for ever. `judged` are the
+    checkpoint's own checks, `held_back` says what keeps it from being promoted whatever its threshold, `live` is the
+    threshold of a live checkpoint that it would replace.
+    """
+    if not judged:
+        return "nothing is known of it yet"
+    if held_back:
+        return held_back
+    if threshold is not None and threshold.tau is not None:
+        if live is not None and threshold.served_share <= live.served_share + WORTHWHILE:
+            return f"it would serve {threshold.served_share:.0%}, hardly more than the live one"
+        return ""
+    if looks and threshold is not None and not worth_waiting(threshold, looks):
+        return f"no threshold after {looks} looks, and none is near"
+    if not promising([one.value for one in judged], [one.correct is not False for one in judged], alpha=alpha):
+        return "its surest answers are plainly worse than promised"
+    return ""

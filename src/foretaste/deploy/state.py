@@ -17,9 +17,11 @@ from sqlalchemy.engine import Connection, Engine
 
 from foretaste.deploy import audit
 from foretaste.deploy.database import reading, writing
+from foretaste.deploy.integrity.log_reader import follow
 from foretaste.deploy.settings import DeployConfig
 from foretaste.deploy.tables import state as rows
 from foretaste.errors import DeployError, unknown
+from foretaste.strict_json import to_json
 
 STAGES = ("shadow", "canary", "live")
 
@@ -44,7 +46,13 @@ class State:
     looks: int = 0
     """Calibrations of the current checkpoint so far."""
     looked: int = 0
-    """Number of the newest judgement that the last of them read; it waits for so many newer ones."""
+    """Number of the newest request that the last of them read; it waits for so many newer ones."""
+    trial: int = 0
+    """Number of the current checkpoint's trial: its part of delta (`promise/calibration.py`); 0: it has had no look."""
+    trials: int = 0
+    """Trials that ever began; never set back."""
+    watched_from: int = 0
+    """Requests that had been seen when the current checkpoint was let out of the shadow: the watch begins there."""
     fresh_from: int = 0
     """Requests up to this number tell nothing about the present world: a breach came after them."""
     checkpoint: str | None = None
@@ -59,6 +67,7 @@ class State:
     candidate_since: int = 0
     candidate_looks: int = 0
     candidate_looked: int = 0
+    candidate_trial: int = 0
     candidate_threshold: dict[str, Any] | None = None
     taken_up: int = 0
     """Number of the newest checkpoint that was tried; what was left behind is not taken up again after a restart."""
@@ -85,29 +94,40 @@ def is_person(actor: str) -> bool:
     return actor.startswith(("person:", "key:"))
 
 
-def read(connection: Connection) -> State:
-    """Return the state; a store without any has the defaults."""
-    found = {row.name: json.loads(row.value) for row in connection.execute(sa.select(rows.c.name, rows.c.value))}
-    return State(**{name: value for name, value in found.items() if name in NAMES})
+def read(connection: Connection, key: bytes | None = None) -> State:
+    """Return the state: with the audit log's key as the log has it, else as the table has it.
+
+    The table is a copy for reading; whoever acts on the state gives the key. A store without any has the defaults.
+    """
+    if key is None:
+        texts = {row.name: row.value for row in connection.execute(sa.select(rows.c.name, rows.c.value))}
+    else:
+        texts = follow(connection, key).state
+    return State(**{name: json.loads(text) for name, text in texts.items() if name in NAMES})
 
 
-def load(engine: Engine) -> State:
-    """Return the state in a transaction of its own."""
+def load(engine: Engine, key: bytes | None = None) -> State:
+    """Return the state in a transaction of its own, as `read` does."""
     with reading(engine) as connection:
-        return read(connection)
+        return read(connection, key)
 
 
-def begin(engine: Engine, key: bytes, config: DeployConfig) -> State:
-    """Write the first state of a new deployment; an old one keeps what it has, whatever the settings now say."""
+def begin(engine: Engine, key: bytes, config: DeployConfig, *, heads: str | None = None) -> State:
+    """Write the first state of a new deployment; an old one keeps what it has, whatever the settings now say.
+
+    `heads`: where the log's heads are kept from the first one on.
+    """
     with writing(engine) as connection:
-        if connection.scalar(sa.select(sa.func.count()).select_from(rows)) == 0:
-            first = State(
-                share_ceiling=config.stages.share_ceiling,
-                harm_budget=config.stages.harm_budget,
-                tokens_per_day=config.caps.tokens_per_day,
-            )
-            _write(connection, key, "deployment_began", "server", dataclasses.asdict(first), "first start")
-        return read(connection)
+        if audit.read_head(connection, lock=True).seq > 0 or connection.scalar(sa.select(rows.c.name).limit(1)):
+            return read(connection, key)
+        first = State(
+            share_ceiling=config.stages.share_ceiling,
+            harm_budget=config.stages.harm_budget,
+            tokens_per_day=config.caps.tokens_per_day,
+        )
+        more = {} if heads is None else {"heads": heads}
+        _write(connection, key, "deployment_began", "server", dataclasses.asdict(first), "first start", **more)
+        return first
 
 
 def change(
@@ -131,18 +151,20 @@ def change(
         if name not in NAMES:
             raise DeployError(unknown("part of the state", name, NAMES))
     with writing(engine) as connection:
-        before = read(connection)
+        audit.read_head(connection, lock=True)
+        before = read(connection, key)
         if decided_from is not None and _place(before) != _place(decided_from):
             raise DeployError(
                 f"The change {kind!r} ({', '.join(changes)}) was decided in {_words(decided_from)}, but by now it is "
                 f"{_words(before)}. Nothing was changed; it is decided anew from there"
             )
-        _check(dataclasses.replace(before, **changes))
+        after = dataclasses.replace(before, **json.loads(json.dumps(changes)))
+        _check(after)
         loosened = [] if is_person(actor) else _loosened(before, changes)
         if not loosened:
             changed = {name: value for name, value in changes.items() if value != getattr(before, name)}
             _write(connection, key, kind, actor, changed, reason)
-            return read(connection)
+            return after
         refused = {"refused": {name: changes[name] for name in loosened}, "reason": reason}
         audit.append(connection, key, f"{kind}_refused", actor, refused)
     what = "caps and permissions" + (", and what a person holds," if before.held else "")
@@ -188,10 +210,12 @@ def _check(state: State) -> None:
             raise DeployError(f"{name} = {getattr(state, name)} cannot be used; accepted: 0 or more")
 
 
-def _write(connection: Connection, key: bytes, kind: str, actor: str, changes: dict[str, Any], reason: str) -> None:
-    entry = audit.append(connection, key, kind, actor, {"changes": changes, "reason": reason})
+def _write(
+    connection: Connection, key: bytes, kind: str, actor: str, changes: dict[str, Any], reason: str, **more: Any
+) -> None:
+    entry = audit.append(connection, key, kind, actor, {"changes": changes, "reason": reason, **more})
     for name, value in changes.items():
-        text = json.dumps(value)
+        text = to_json(value)
         done = connection.execute(rows.update().where(rows.c.name == name).values(value=text, event=entry.seq))
         if done.rowcount == 0:
             connection.execute(rows.insert().values(name=name, value=text, event=entry.seq))

@@ -7,18 +7,31 @@ The functions take a connection of the caller's transaction, so that the writer'
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from foretaste.deploy import reading
+from foretaste.deploy.integrity.digests import write_digests
 from foretaste.deploy.judging import Comparator
 from foretaste.deploy.records import Accepted, Answer, Exchange, Feedback, LateAnswer, Verdict
-from foretaste.deploy.tables import JUDGEMENTS, REQUESTS, answers, checkpoints, feedback, meta, requests
+from foretaste.deploy.tables import (
+    JUDGEMENTS,
+    REQUESTS,
+    answers,
+    checkpoints,
+    feedback,
+    judgements,
+    keys,
+    meta,
+    requests,
+)
 from foretaste.errors import DeployError
+from foretaste.strict_json import to_json
 
 CHUNK = 400
 """Ids in one query."""
@@ -55,6 +68,8 @@ def write_exchanges(connection: Connection, exchanges: Sequence[Exchange]) -> No
                 "stage": one.stage,
                 "drawn": one.drawn,
                 "sampled": one.sampled,
+                "check_share": one.check_share,
+                "second": one.second,
                 "route": one.route,
                 "reason": one.reason[:64],
                 "stream": one.stream,
@@ -79,10 +94,48 @@ def write_late(connection: Connection, late: Sequence[LateAnswer]) -> None:
 def write_verdicts(connection: Connection, verdicts: Sequence[Verdict]) -> None:
     """Write what the verifier says of answers; agreement with the incumbent gives way to it, a user's word does not."""
     for one in verdicts:
-        query = sa.select(answers.c.number).where(answers.c.request == one.request, answers.c.role == "learner")
-        number = connection.scalar(query.where(sa.or_(answers.c.judge.is_(None), answers.c.judge == "comparator")))
+        query = sa.select(answers.c.number, answers.c.judge).where(
+            answers.c.request == one.request, answers.c.role == "learner"
+        )
+        rows = list(connection.execute(query.order_by(answers.c.number)))
+        # Of several (a candidate answers too) it is about the one that came with the request, the first.
+        write_judgements(connection, [Judgement(row.number, "verifier", one.score) for row in rows[:1]])
+        number = next((row.number for row in rows if row.judge in (None, "comparator")), None)
         if number is not None:
             set_score(connection, number, one.score, "verifier")
+
+
+class Judgement(NamedTuple):
+    """What a stated judge says of one answer."""
+
+    answer: int
+    judge: str
+    """comparator, verifier or person."""
+    score: float
+
+
+def write_judgements(connection: Connection, found: Sequence[Judgement]) -> int:
+    """Write down what stated judges say; of each judge the first word about an answer holds. Return how many are new.
+
+    Nothing that a user volunteers gets here, and nothing here is ever taken back.
+    """
+    new = 0
+    for start in range(0, len(found), CHUNK):
+        chunk = found[start : start + CHUNK]
+        known = judged_by(connection, [one.answer for one in chunk])
+        rows = {(one.answer, one.judge): one for one in chunk if (one.answer, one.judge) not in known}
+        if rows:
+            now = time.time()
+            connection.execute(judgements.insert(), [{**one._asdict(), "created": now} for one in rows.values()])
+            write_digests(connection, sorted({number for number, _ in rows}))
+        new += len(rows)
+    return new
+
+
+def judged_by(connection: Connection, numbers: Sequence[int]) -> set[tuple[int, str]]:
+    """Return which of these answers, a few hundred at most, each stated judge has judged."""
+    query = sa.select(judgements.c.answer, judgements.c.judge).where(judgements.c.answer.in_(numbers))
+    return {(int(row.answer), str(row.judge)) for row in connection.execute(query)}
 
 
 def judge(connection: Connection, ids: Iterable[str], compare: Comparator | None, *, correct_from: float) -> int:
@@ -100,6 +153,7 @@ def judge(connection: Connection, ids: Iterable[str], compare: Comparator | None
         for row in connection.execute(query.order_by(answers.c.number)):
             by_request.setdefault(row.request, []).append(row)
         corrections = corrections_of(connection, chunk)
+        _compare_all(connection, by_request.values(), compare)
         for request, rows in by_request.items():
             for row in rows:
                 if compare is None or row.role != "learner" or row.text is None or row.judge not in (None, "verifier"):
@@ -109,6 +163,25 @@ def judge(connection: Connection, ids: Iterable[str], compare: Comparator | None
                     set_score(connection, row.number, *found)
                     judged += 1
     return judged
+
+
+def _compare_all(connection: Connection, exchanges: Iterable[Sequence[Any]], compare: Comparator | None) -> None:
+    """Write down the comparator's word on each answer of the learner, whatever users have said of it or of the other's.
+
+    A word that users say against the incumbent's answer takes nothing back here: hard requests would vanish with it.
+    """
+    pairs: list[tuple[Any, str]] = []
+    for rows in exchanges:
+        other = next((one.text for one in rows if one.role != "learner" and one.text is not None), None)
+        if other is not None:
+            pairs += [(row, other) for row in rows if row.role == "learner" and row.text is not None]
+    known = judged_by(connection, [row.number for row, _ in pairs])
+    found: list[Judgement] = []
+    for row, other in pairs:
+        score = compare(row.text, other) if compare and (row.number, "comparator") not in known else None
+        if score is not None:
+            found.append(Judgement(row.number, "comparator", score))
+    write_judgements(connection, found)
 
 
 def _first_judgement(
@@ -141,6 +214,7 @@ def set_score(connection: Connection, number: int, score: float | None, judge_na
     place = None if score is None else _take_numbers(connection, JUDGEMENTS, 1) + 1
     values = {"score": score, "judge": judge_name, "judged": place}
     connection.execute(answers.update().where(answers.c.number == number).values(**values))
+    write_digests(connection, [number])
 
 
 def write_feedback(
@@ -207,8 +281,10 @@ def _carried_over(agreement: float, score: float | None, correct_from: float) ->
 
 
 def _find(connection: Connection, given: Feedback) -> str:
-    """Return the id of the request that a key may speak about."""
-    query = sa.select(requests.c.id).where(requests.c.key == given.key)
+    """Return the id of the request that a key may speak about: one of its own, or of a key of the same name."""
+    named = sa.select(keys.c.name).where(keys.c.id == given.key).scalar_subquery()
+    of_owner = sa.select(keys.c.id).where(keys.c.name == named, keys.c.scope == "user")
+    query = sa.select(requests.c.id).where(sa.or_(requests.c.key == given.key, requests.c.key.in_(of_owner)))
     own = connection.scalar(query.where(requests.c.id == given.response))
     if own is not None:
         return str(own)
@@ -238,29 +314,38 @@ def _answer_row(request: str, answer: Answer, created: float) -> tuple[dict[str,
         "created": created,
         "text": storable(text),
         "checkpoint": learner.checkpoint if learner else None,
-        "value": learner.value if learner else None,
-        "answer_value": learner.answer_value if learner else None,
+        "value": _number(learner.value) if learner else None,
+        "answer_value": _number(learner.answer_value) if learner else None,
         "prompt_tokens": learner.prompt_tokens if learner else found.prompt_tokens,
         "completion_tokens": learner.completion_tokens if learner else found.completion_tokens,
         "seconds": answer.seconds,
         "harm": answer.harm,
         "score": answer.verdict,
         "judge": None if answer.verdict is None else "verifier",
-        "trace": json.dumps(learner.trace, separators=(",", ":")) if learner and learner.trace else None,
+        "trace": to_json(learner.trace, separators=(",", ":")) if learner and learner.trace else None,
     }
     return row, storable(found.id)
+
+
+def _number(value: float) -> float | None:
+    """Return V, or None for one that is not finite: databases differ in what they make of NaN."""
+    return value if math.isfinite(value) else None
 
 
 def number_judged(connection: Connection, ids: Sequence[str]) -> None:
     """Give answers that a verifier judged at once their place in the order of judgements."""
     for start in range(0, len(ids), CHUNK):
-        query = sa.select(answers.c.number).where(
+        query = sa.select(answers.c.number, answers.c.role, answers.c.score, answers.c.judge).where(
             answers.c.request.in_(ids[start : start + CHUNK]), answers.c.score.is_not(None), answers.c.judged.is_(None)
         )
-        numbers = list(connection.scalars(query.order_by(answers.c.number)))
+        rows = list(connection.execute(query.order_by(answers.c.number)))
+        verified = [row for row in rows if row.role == "learner" and row.judge == "verifier"]
+        write_judgements(connection, [Judgement(row.number, "verifier", row.score) for row in verified])
+        numbers = [row.number for row in rows]
         before = _take_numbers(connection, JUDGEMENTS, len(numbers))
         for place, number in enumerate(numbers, before + 1):
             connection.execute(answers.update().where(answers.c.number == number).values(judged=place))
+        write_digests(connection, numbers)
 
 
 def requests_seen(connection: Connection) -> int:
@@ -290,14 +375,16 @@ def _take_numbers(connection: Connection, counter: str, count: int) -> int:
 def add_checkpoint(connection: Connection, identity: str, path: str, parent: str | None, note: dict[str, Any]) -> None:
     """Write down a checkpoint that training made, for the server to take up."""
     connection.execute(
-        checkpoints.insert().values(id=identity, path=path, parent=parent, created=time.time(), note=json.dumps(note))
+        checkpoints.insert().values(id=identity, path=path, parent=parent, created=time.time(), note=to_json(note))
     )
 
 
-def add_alarms(connection: Connection, parent: str, alarms: Sequence[str]) -> None:
-    """Write alarms of training down against every checkpoint that it made from `parent`."""
-    for row in list(connection.execute(sa.select(checkpoints).where(checkpoints.c.parent == parent))):
-        note = json.dumps({**json.loads(row.note), "alarms": list(alarms)})
+def add_alarms(connection: Connection, parent: str, alarms: Sequence[str], *, kept: str | None = None) -> None:
+    """Write alarms of training down against the checkpoints that it made from `parent`: those after `kept`, or all."""
+    newest = connection.scalar(sa.select(sa.func.max(checkpoints.c.number)).where(checkpoints.c.id == kept)) or 0
+    made = sa.select(checkpoints).where(checkpoints.c.parent == parent, checkpoints.c.number > newest)
+    for row in list(connection.execute(made)):
+        note = to_json({**json.loads(row.note), "alarms": list(alarms)})
         connection.execute(checkpoints.update().where(checkpoints.c.number == row.number).values(note=note))
 
 
@@ -313,10 +400,3 @@ def storable(text: str | None) -> str | None:
     if text is None:
         return None
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-def delete_older(connection: Connection, before: float) -> int:
-    """Delete requests, answers and feedback from before a time (seconds since 1970); return how many requests."""
-    for table in (answers, feedback):
-        connection.execute(table.delete().where(table.c.created < before))
-    return connection.execute(requests.delete().where(requests.c.created < before)).rowcount

@@ -1,6 +1,7 @@
 """Looks after a running deployment, in threads of its own: changes from outside; thresholds, stages, retention.
 
 What comes from outside has a thread for itself, so that a kill or a rollback waits for no weights that are loaded.
+So has the training's process, so that a stopped one is noticed whatever is being loaded or examined.
 
 A failure here (the database is gone, say) is logged and tried again; requests go on meanwhile. Everything that
 concerns the event loop's own objects is handed to the loop. Next: `promotion.py`, `weights.py`.
@@ -16,26 +17,36 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from foretaste.deploy import audit, keys, promotion, state, store
-from foretaste.deploy.analysis import Finding
-from foretaste.deploy.database import reading, writing
+from foretaste.deploy import audit, keys, promotion, state
+from foretaste.deploy.analysis import Finding, Verdict
+from foretaste.deploy.database import reading
 from foretaste.deploy.deployment import Deployment, describe
+from foretaste.deploy.examination import NAME as EXAM
 from foretaste.deploy.examination import Examination
 from foretaste.deploy.gatekeeper import AUDIT_SECONDS
+from foretaste.deploy.integrity import checks
+from foretaste.deploy.integrity.log_reader import follow
 from foretaste.deploy.learner import Learner, LearnerUnavailable
+from foretaste.deploy.old_items import NAME as OLD_TASKS
 from foretaste.deploy.old_items import OldItems
+from foretaste.deploy.operations import retention
 from foretaste.deploy.promotion import Seen
 from foretaste.deploy.stages import Decision
 from foretaste.deploy.state import State
 from foretaste.deploy.training_client import Training
 from foretaste.deploy.weights import Loop, Weights
 from foretaste.errors import ForetasteError
+from foretaste.hash_chain import Head
 
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 0.5
 """How soon a change at the command line reaches the server."""
+TRAINING_SECONDS = 1.0
+"""How soon a training process that died, or an alarm of it, is noticed."""
 RETENTION_SECONDS = 3600.0
+LOCK_SECONDS = 5.0
+TIDY_SECONDS = 60.0
 
 
 class Job(NamedTuple):
@@ -62,17 +73,25 @@ class Supervisor:
         self._exam = Examination.of(config.exam, deployment.folder, deployment.files)
         if self._exam:
             deployment.on_killed.append(lambda _, exam=self._exam: exam.stop())
-        self._head = -1
+        self._head: Head | None = None
         self._stop = threading.Event()
         self._due: dict[str, float] = {}
         jobs: list[Job] = [
             Job("look", config.takeover.every_seconds, self.look),
             Job("refusals", AUDIT_SECONDS, self.audit_refusals),
-            Job("retention", RETENTION_SECONDS, self.retain),
+            Job("records", AUDIT_SECONDS, self.check_records),
+            Job("lock", LOCK_SECONDS, self.keep_lock),
+            Job("checkpoints", TIDY_SECONDS, self._training.tidy),
         ]
+        apart = [Job("retention", RETENTION_SECONDS, self.retain)]
         self._threads = [
             threading.Thread(target=self._run, args=arguments, name=f"foretaste-{arguments[0].name}", daemon=True)
-            for arguments in ([Job("sync", 0.0, self.sync)], jobs)
+            for arguments in (
+                [Job("sync", 0.0, self.sync)],
+                [Job("training", TRAINING_SECONDS, self.train)],
+                jobs,
+                apart,
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -110,11 +129,12 @@ class Supervisor:
             deployment.change("killed", "server", {"killed": True}, reason)
             deployment.switch.unrecorded = ""
         with deployment.changing, reading(deployment.engine) as connection:
-            head = audit.read_head(connection).seq
+            head = audit.read_head(connection)
             if head == self._head:
                 return
-            found = state.read(connection)
-            valid = keys.valid_by_hash(connection)
+            found = state.read(connection, deployment.audit_key)
+            valid = keys.valid_by_hash(connection, deployment.audit_key)
+            deployment.heads.keep(follow(connection, deployment.audit_key).head)
             self._head = head
             was_killed, deployment.state = deployment.state.killed, found
         deployment.gatekeeper.keys = valid
@@ -125,18 +145,43 @@ class Supervisor:
 
     def audit_refusals(self) -> None:
         """Write down how often requests were refused, by reason and key."""
-        taken, self._deployment.gatekeeper.refusals = self._deployment.gatekeeper.refusals, {}
+        gatekeeper = self._deployment.gatekeeper
+        taken = gatekeeper.take_refusals()
         if taken:
             counts = [{"reason": reason, "key": key, "count": count} for (reason, key), count in sorted(taken.items())]
-            self._deployment.record("refused", "server", {"refusals": counts})
+            try:
+                self._deployment.record("refused", "server", {"refusals": counts})
+            except ForetasteError:
+                gatekeeper.put_back(taken)
+                raise
 
     def retain(self) -> None:
-        """Delete what is older than the retention."""
-        before = self._deployment.now() - 86_400 * self._deployment.config.store.retention_days
-        with writing(self._deployment.engine) as connection:
-            deleted = store.delete_older(connection, before)
-        if deleted:
-            self._deployment.record("retention", "server", {"requests_deleted": deleted, "before": before})
+        """Delete what is older than the retention, in a thread that nothing else waits for."""
+        deployment = self._deployment
+        before = deployment.now() - 86_400 * deployment.config.store.retention_days
+        retention.retain(deployment.engine, deployment.audit_key, before, stop=self._stop)
+
+    def check_records(self) -> None:
+        """Write into the log what the store holds, and tell where it is not what the log says."""
+        deployment = self._deployment
+        deployment.count()
+        with reading(deployment.engine) as connection:
+            found = tuple(checks.quick_differences(connection, follow(connection, deployment.audit_key)))
+        for one in found:
+            if one not in deployment.tampered:
+                logger.critical("The store was changed outside the log: %s. See: foretaste audit verify", one)
+        deployment.tampered = found
+
+    def keep_lock(self) -> None:
+        """Take the store's lock again where a database server has lost it with its connection."""
+        self._deployment.lock.keep(self._deployment.engine)
+
+    def train(self) -> None:
+        """Have the training's process run where it should, and take over what it says; a thread of its own."""
+        learner = self._deployment.learner
+        if learner is not None and (learner.checkpoint is not None or self._training.process_id is not None):
+            self._training.keep_going()  # the learner's weights come first: users wait for them
+        self._training.look()
 
     # Thresholds and stages ----------------------------------------------------------------------
 
@@ -146,9 +191,8 @@ class Supervisor:
         learner = deployment.learner
         if deployment.killed or learner is None or learner.checkpoint is None:
             return
-        self._training.keep_going()
         if not self._owes_answers(learner):
-            self._weights.take_up_newest(learner)
+            self._weights.take_up_newest(learner, self._held_back())
         if self._weights.follow(learner):
             self._look_at_current(learner)
         self._weights.keep_candidate()
@@ -160,9 +204,11 @@ class Supervisor:
         deployment, present = self._deployment, self._deployment.state
         found = promotion.calibrated(deployment, present)
         if found is not None:
-            changes = {name: getattr(found, name) for name in promotion.CALIBRATION}
+            changes = {name: getattr(found, name) for name in promotion.CALIBRATION} | {"trials": found.trials}
             present = self._change("calibrated", changes, str((found.threshold or {}).get("reason", "")), present)
         old = self._held_against_old(present, present) if present.stage == "shadow" else None
+        deployment.volunteers = promotion.volunteers_of(deployment, present)
+        deployment.check_share = promotion.next_check_share(deployment, present)
         decided = self._examined(promotion.decision(deployment, present, old), present)
         self.seen["current"] = Seen(decided.kind, decided.reason, decided.findings)
         share = decided.stage.share
@@ -180,6 +226,7 @@ class Supervisor:
         found = promotion.calibrated(deployment, present)
         if found is not None:
             changes = {f"candidate_{name}": getattr(found, name) for name in promotion.CALIBRATION if name != "tau"}
+            changes |= {"trials": found.trials}
             now = self._change("candidate_calibrated", changes, str((found.threshold or {}).get("reason", "")), now)
             present = promotion.as_candidate(now)
         old = self._held_against_old(present, now)
@@ -200,6 +247,17 @@ class Supervisor:
 
     def _change(self, kind: str, changes: dict[str, Any], reason: str, decided_from: State) -> State:
         return self._deployment.change(kind, promotion.ACTOR, changes, reason, decided_from=decided_from)
+
+    def _held_back(self) -> str:
+        """Return what keeps the weights that are tried in shadow for good: old tasks or the exam, having spoken."""
+        now = self._deployment.state
+        name, checkpoint = ("current", now.checkpoint) if now.stage == "shadow" else ("candidate", now.candidate)
+        seen = self.seen.get(name)
+        answering = self._old is not None and checkpoint is not None and self._old.missing(checkpoint) > 0
+        if seen is None or answering or (self._exam is not None and self._exam.sitting):
+            return ""
+        gates = [one for one in seen.findings if one.check in (OLD_TASKS, EXAM)]
+        return "; ".join(f"{one.check}: {one.reason}" for one in gates if one.verdict is not Verdict.SUCCESS)
 
     def _examined(self, decided: Decision, present: State) -> Decision:
         if self._exam is None or present.checkpoint_path is None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from foretaste.hash_chain import GENESIS
+
 metadata = sa.MetaData()
 
 _number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -32,6 +34,8 @@ requests = sa.Table(
     sa.Column("stage", sa.String(16), nullable=False),
     sa.Column("drawn", sa.Boolean, nullable=False),  # fell into the learner's share
     sa.Column("sampled", sa.Boolean, nullable=False),  # both answer whatever V says: an unbiased sample
+    sa.Column("check_share", sa.Float),  # the probability with which it was drawn for that
+    sa.Column("second", sa.Boolean),  # drawn for the second judge
     sa.Column("route", sa.String(16), nullable=False),  # who answered the user: incumbent, learner, person, nobody
     sa.Column("reason", sa.String(64), nullable=False),  # why not the learner
     sa.Column("stream", sa.Boolean, nullable=False),
@@ -79,6 +83,15 @@ feedback = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False),
     sa.UniqueConstraint("request", "digest", name="deploy_feedback_once"),
 )
+judgements = sa.Table(
+    "deploy_judgements",  # what stated judges say of the learner's answers; the first word of each holds
+    metadata,
+    sa.Column("answer", _number, primary_key=True, autoincrement=False),  # deploy_answers.number
+    sa.Column("judge", sa.String(16), primary_key=True),  # comparator, verifier, person
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Index("deploy_judgements_by_time", "created"),
+)
 keys = sa.Table(
     "deploy_keys",
     metadata,
@@ -113,6 +126,15 @@ head = sa.Table(
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
 )
+digests = sa.Table(
+    "deploy_digests",  # what every judged answer was when it was judged: a chain, whose head the audit log holds
+    metadata,
+    sa.Column("number", _number, primary_key=True, autoincrement=False),
+    sa.Column("answer", _number, nullable=False),  # deploy_answers.number
+    sa.Column("created", sa.Float, nullable=False),  # of the answer, seconds since 1970
+    sa.Column("digest", sa.String(64), nullable=False),  # SHA-256 of the answer's row; "gone" where it was deleted
+    sa.Column("hash", sa.String(64), nullable=False),
+)
 checkpoints = sa.Table(
     "deploy_checkpoints",
     metadata,
@@ -124,8 +146,6 @@ checkpoints = sa.Table(
     sa.Column("note", sa.Text, nullable=False),  # JSON: what the trainer reports
 )
 
-GENESIS = "0" * 64
-"""The hash before the first audit entry."""
 REQUESTS, JUDGEMENTS = "requests", "judgements"
 """Counters in `deploy_meta`: the last number given. Deletion of rows does not set them back."""
 
@@ -151,8 +171,43 @@ def _begin_counters(connection: Connection, seen: int, judged: int) -> None:
     connection.execute(meta.insert(), rows)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_index_answers_by_time, _count_in_meta)
+def _judgements_of_their_own(connection: Connection) -> None:
+    """Keep what stated judges say apart from feedback; what users said is in `deploy_answers` as before."""
+    present = {one["name"] for one in sa.inspect(connection).get_columns(requests.name)}
+    for column in (requests.c.check_share, requests.c.second):
+        if column.name not in present:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sa.text(f"ALTER TABLE {requests.name} ADD COLUMN {column.name} {kind}"))
+    judgements.create(connection, checkfirst=True)
+    connection.execute(
+        sa.text(
+            "INSERT INTO deploy_judgements (answer, judge, score, created) "
+            "SELECT number, judge, score, created FROM deploy_answers "
+            "WHERE role = 'learner' AND score IS NOT NULL AND judge IN ('comparator', 'verifier') "
+            "AND number NOT IN (SELECT answer FROM deploy_judgements)"
+        )
+    )
+
+
+def _chain_of_judgements(connection: Connection) -> None:
+    """Make room for the digests; those of earlier judgements are made when the store is next opened with its key."""
+    digests.create(connection, checkfirst=True)
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _index_answers_by_time,
+    _count_in_meta,
+    _judgements_of_their_own,
+    _chain_of_judgements,
+)
 """The step at place i leads from version i + 1 to i + 2."""
+
+
+def version_of(connection: Connection) -> int:
+    """Return the version of the tables that are there; 0: there are none."""
+    if not sa.inspect(connection).has_table(meta.name):
+        return 0
+    return int(connection.scalar(sa.select(meta.c.value).where(meta.c.name == "version")) or 0)
 
 
 def migrate(connection: Connection, steps: Sequence[Migration] = MIGRATIONS) -> tuple[int, int]:
@@ -161,9 +216,7 @@ def migrate(connection: Connection, steps: Sequence[Migration] = MIGRATIONS) -> 
     An empty database gets today's tables at once. Version 0 stands for one that has none.
     Raises: ValueError if the database was written by a newer foretaste.
     """
-    newest, before = len(steps) + 1, 0
-    if sa.inspect(connection).has_table(meta.name):
-        before = int(connection.scalar(sa.select(meta.c.value).where(meta.c.name == "version")) or 0)
+    newest, before = len(steps) + 1, version_of(connection)
     if before > newest:
         raise ValueError(f"its version {before} is newer than this foretaste reads ({newest}); upgrade foretaste")
     if before == 0:

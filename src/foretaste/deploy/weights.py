@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -65,13 +66,21 @@ class Weights:
         self._unfit = 0
         """Number of the newest checkpoint that could not be loaded: it is not tried for ever."""
 
-    def take_up_newest(self, learner: Learner) -> None:
-        """Try the newest checkpoint of training: in shadow in place of the present one, else beside it."""
+    def take_up_newest(self, learner: Learner, held_back: str = "") -> None:
+        """Try the newest checkpoint of training: in shadow in place of the present one, else beside it.
+
+        What is being tried stays while it is worth waiting for (`stages.gives_way`), unless a person names another;
+        `held_back` says what keeps it in shadow whatever its threshold.
+        """
         deployment, present = self._deployment, self._deployment.state
         with reading(deployment.engine) as connection:
             newest = connection.execute(sa.select(checkpoints).order_by(checkpoints.c.number.desc()).limit(1)).first()
         known = (present.checkpoint, present.candidate, present.accepted)
         if newest is None or newest.id in known or newest.number <= max(present.taken_up, self._unfit):
+            return
+        by_person = "by" in json.loads(newest.note or "{}")
+        tried = present if present.stage == "shadow" else promotion.as_candidate(present)
+        if not by_person and tried.checkpoint is not None and not promotion.gives_way(deployment, tried, held_back):
             return
         taken = {"taken_up": newest.number}
         if present.stage != "shadow":

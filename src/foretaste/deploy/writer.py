@@ -22,13 +22,20 @@ from sqlalchemy.engine import Connection, Engine
 from foretaste.deploy import store
 from foretaste.deploy.database import writing
 from foretaste.deploy.judging import Comparator
-from foretaste.deploy.records import Exchange, LateAnswer, Verdict
+from foretaste.deploy.records import Answer, Exchange, LateAnswer, Verdict
 from foretaste.errors import DeployError
 
 logger = logging.getLogger(__name__)
 
 BATCH = 2000
 """Records of one transaction."""
+BATCH_BYTES = 8 << 20
+"""Bytes of one transaction, after which no further record is taken into it."""
+OVERHEAD = 1000
+"""Bytes of a record or an answer beside its texts."""
+BYTES_OF_NUMBER = 32
+"""Of a number in a trace, in Python's memory."""
+TELL_SECONDS = 10.0
 RETRY_SECONDS = 0.5
 Job = Callable[[Connection], Any]
 
@@ -45,6 +52,14 @@ Record = Exchange | LateAnswer | Verdict
 Item = Record | _Durable
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A place in the queue, with the bytes that it was counted with."""
+
+    item: Item
+    size: int
+
+
 class Writer:
     """Owns the only thread that writes exchanges and feedback."""
 
@@ -53,6 +68,7 @@ class Writer:
         engine: Engine,
         *,
         queue: int,
+        queue_bytes: int = 64 << 20,
         flush_seconds: float,
         compare: Comparator | None,
         judging: bool,
@@ -64,9 +80,12 @@ class Writer:
         self.dropped = 0
         """Records that were left out because the queue was full or the database refused them for good."""
         self.written = 0
-        self._engine, self._limit, self._flush = engine, queue, flush_seconds
+        self._engine, self._limit, self._most_bytes, self._flush = engine, queue, queue_bytes, flush_seconds
         self._compare, self._judging, self.correct_from = compare, judging, correct_from
-        self._queue: deque[Item] = deque()
+        self._queue: deque[_Waiting] = deque()
+        self._counting = threading.Lock()
+        self._records = self._bytes = 0  # that wait, those of the batch that is being written among them
+        self._told_full = 0.0
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="foretaste-writer", daemon=True)
@@ -74,24 +93,42 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Records in the queue."""
-        return len(self._queue)
+        """Records and jobs that are not on disk yet, those that are being written among them."""
+        return self._records
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of text that they hold."""
+        return self._bytes
 
     def put(self, item: Record) -> bool:
-        """Have a record written soon; False if it is left out because too many wait."""
-        if len(self._queue) >= self._limit:
-            self.dropped += 1
-            return False
-        self._queue.append(item)
-        return True
+        """Have a record written soon; False if it is left out because too many wait, or too many bytes."""
+        size = size_of(item)
+        with self._counting:
+            full = self._records >= self._limit or self._bytes + size > self._most_bytes
+            if full:
+                self.dropped += 1
+            else:
+                self._records, self._bytes = self._records + 1, self._bytes + size
+                self._queue.append(_Waiting(item, size))
+        if full:
+            self._say_full()
+        return not full
 
-    def submit(self, job: Job) -> Future[Any]:
-        """Run `job` in the next transaction, after all that was put before; the future resolves once it is on disk."""
+    def submit(self, job: Job, *, size: int = 0) -> Future[Any]:
+        """Run `job` in the next transaction, after all that was put before; the future resolves once it is on disk.
+
+        `size`: bytes of text that the job holds.
+        """
         future: Future[Any] = Future()
-        if self._stopping or len(self._queue) >= 2 * self._limit:
-            future.set_exception(DeployError("The store does not keep up; try again later."))
-            return future
-        self._queue.append(_Durable(job, future))
+        size += OVERHEAD
+        with self._counting:
+            full = self._records >= 2 * self._limit or self._bytes + size > 2 * self._most_bytes
+            if self._stopping or full:
+                future.set_exception(DeployError("The store does not keep up; try again later."))
+                return future
+            self._records, self._bytes = self._records + 1, self._bytes + size
+            self._queue.append(_Waiting(_Durable(job, future), size))
         self._wake.set()
         return future
 
@@ -116,23 +153,44 @@ class Writer:
     def _write_waiting(self) -> None:
         more = True
         while more and self._queue:
-            taken = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            taken = self._take()
             # One transaction a flush, unless more wait than fit into it: whoever else writes gets the lock between.
-            more = self._commit([item for item in taken if _wanted(item)]) and (len(taken) == BATCH or self._stopping)
+            whole = len(taken) == BATCH or sum(one.size for one in taken) >= BATCH_BYTES
+            try:
+                more = self._commit([one for one in taken if _wanted(one.item)]) and (whole or self._stopping)
+            except Exception:
+                self.dropped += len(taken)
+                raise
+            finally:  # what is put back was counted again
+                self._count(taken, -1)
 
-    def _commit(self, batch: list[Item]) -> bool:
+    def _take(self) -> list[_Waiting]:
+        """Take the next records of one transaction; at least one."""
+        taken = [self._queue.popleft()]
+        size = taken[0].size
+        while self._queue and len(taken) < BATCH and size < BATCH_BYTES:
+            taken.append(self._queue.popleft())
+            size += taken[-1].size
+        return taken
+
+    def _count(self, items: list[_Waiting], sign: int) -> None:
+        with self._counting:
+            self._records += sign * len(items)
+            self._bytes += sign * sum(one.size for one in items)
+
+    def _commit(self, batch: list[_Waiting]) -> bool:
         """Write a batch; on a failing database put the records back in front and return False."""
-        error = self._attempt(batch)
+        error = self._attempt([one.item for one in batch])
         if error is None:
             return True
         if _is_failing(error):
             return self._put_back(batch, error)
-        for place, item in enumerate(batch):  # an item is to blame: the others are written without it
-            error = self._attempt([item])
+        for place, one in enumerate(batch):  # an item is to blame: the others are written without it
+            error = self._attempt([one.item])
             if error is not None and _is_failing(error):
                 return self._put_back(batch[place:], error)
             if error is not None:
-                self._leave_out(item, error)
+                self._leave_out(one.item, error)
         return True
 
     def _attempt(self, batch: list[Item]) -> Exception | None:
@@ -189,16 +247,46 @@ class Writer:
         else:
             self.dropped += 1
 
-    def _put_back(self, batch: list[Item], error: Exception) -> bool:
+    def _put_back(self, batch: list[_Waiting], error: Exception) -> bool:
         """Refuse what is waited for, keep the records for when the database works again, and wait; return False."""
-        for item in batch:
-            if isinstance(item, _Durable):
-                item.future.set_exception(_as_deploy_error(error))
-        records = [item for item in batch if not isinstance(item, _Durable)]
-        logger.error("The store cannot be written, %d records wait: %s", len(self._queue), _as_deploy_error(error))
+        for one in batch:
+            if isinstance(one.item, _Durable):
+                one.item.future.set_exception(_as_deploy_error(error))
+        told = f"{self._records} records ({self._bytes / 1e6:.1f} MB) wait"
+        logger.error("The store cannot be written, %s: %s", told, _as_deploy_error(error))
+        records = [one for one in batch if not isinstance(one.item, _Durable)]
+        self._count(records, 1)
         self._queue.extendleft(reversed(records))
         time.sleep(0 if self._stopping else RETRY_SECONDS)
         return False
+
+    def _say_full(self) -> None:
+        """Say that records are left out, once in a while."""
+        now = time.monotonic()
+        if now - self._told_full >= TELL_SECONDS:
+            self._told_full = now
+            logger.error(
+                "The store does not keep up: %d records (%.1f MB) wait, %d were left out so far. Limits: store.queue, "
+                "store.queue_bytes",
+                self._records,
+                self._bytes / 1e6,
+                self.dropped,
+            )
+
+
+def size_of(item: Record) -> int:
+    """Return the bytes that a record holds, about: prompts and answers, and what every record takes besides."""
+    if isinstance(item, Verdict):
+        return OVERHEAD
+    found = item.answers if isinstance(item, Exchange) else [item.answer]
+    return OVERHEAD + (len(item.body) if isinstance(item, Exchange) else 0) + sum(map(_size_of_answer, found))
+
+
+def _size_of_answer(one: Answer) -> int:
+    learner = one.learner
+    texts = len(one.raw or b"") + len(one.text or "") + (len(learner.text) if learner else 0)
+    numbers = sum(len(values) for values in learner.trace.values()) if learner and learner.trace else 0
+    return OVERHEAD + texts + BYTES_OF_NUMBER * numbers
 
 
 def _wanted(item: Item) -> bool:

@@ -18,6 +18,7 @@ import gymnasium
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 
 from foretaste.envs.base import AnyText, TextEnv
+from foretaste.envs.dataset import Dataset
 from foretaste.envs.guarded import Fault, close, guarded, told
 from foretaste.envs.plain import PlainTextEnv
 from foretaste.envs.registry import instructions_of, make, max_turns_of
@@ -29,6 +30,8 @@ NASTY = ("", " ", "\n\n", "\x00", "{", "}" * 50, "%s %n", "{0}{name}", "é中�
 """Actions that have broken parsers somewhere."""
 
 _SEEDS = 8
+_LONGEST = 1_000_000
+"""Characters of a text; about 250,000 tokens, more than the context of most models."""
 _TURNS_CAP = 2000
 """An episode longer than this is taken as one that never ends."""
 
@@ -52,7 +55,8 @@ def check_env(env: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any]
     except ForetasteError as error:
         return [str(error)]
     faults: list[str] = []
-    for check in (_gymnasium, _text_and_seeds, _any_text, _levels_and_registers, _oracle, _prompt, _several):
+    checks = (_gymnasium, _text_and_seeds, _any_text, _levels_and_registers, _oracle, _prompt, _items, _several)
+    for check in checks:
         try:
             found = guarded(_title(check), lambda check=check: list(check(made)))
             faults += [fault for fault in found if fault not in faults]
@@ -160,6 +164,7 @@ def _text_and_seeds(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
     again = [env.reset(seed=seed_for("train", index)) for index in range(_SEEDS)]
     for observation, info in first:
         yield from _info_faults(info, "reset")
+        yield from _text_faults(observation, "the observation of reset")
         if not isinstance(observation, str):
             yield f"reset returns an observation of type {type(observation).__name__}; it must be str"
             return
@@ -217,7 +222,18 @@ def _step_faults(step: _Step) -> Iterator[str]:
             "an episode is terminated and truncated at once; "
             "terminated means that the task ended, truncated that a limit cut it"
         )
+    yield from _text_faults(step.observation, "the observation of step")
     yield from _info_faults(step.info, "step")
+
+
+def _text_faults(text: Any, what: str) -> Iterator[str]:
+    if isinstance(text, str) and (strange := next((c for c in text if "\ud800" <= c <= "\udfff"), None)):
+        yield (
+            f"{what} holds {strange!r}, half of a surrogate pair, which UTF-8 cannot carry; a policy would read U+FFFD "
+            'in its place. Repair it where text is cut or decoded: text.encode("utf-8", "replace").decode()'
+        )
+    if isinstance(text, str) and len(text) > _LONGEST:
+        yield f"{what} has {len(text):,} characters; no context holds them, so show at most {_LONGEST:,}"
 
 
 def _info_faults(info: Any, where: str) -> Iterator[str]:
@@ -226,6 +242,7 @@ def _info_faults(info: Any, where: str) -> Iterator[str]:
         return
     if "privileged" in info and not isinstance(info["privileged"], str):
         yield f"info['privileged'] of {where} is {type(info['privileged']).__name__}; it must be str"
+    yield from _text_faults(info.get("privileged"), f"info['privileged'] of {where}")
     if "error" in info and not isinstance(info["error"], str):
         yield f"info['error'] of {where} is {type(info['error']).__name__}; it must be str"
     harm = info.get("harm", 0.0)
@@ -283,6 +300,15 @@ def _oracle(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
                     return
 
 
+def _items(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
+    """Read the texts of all items of a data set, not only of those that were drawn."""
+    inner = env.unwrapped
+    if isinstance(inner, Dataset):
+        for item in inner.items:
+            what = f"{inner.path}: the item {item.prompt[:40]!r}"
+            yield from _text_faults(f"{item.prompt}{item.answer}{item.example or ''}", what)
+
+
 def _has_oracle(env: TextEnv) -> bool:
     if type(env).oracle is TextEnv.oracle:
         return False
@@ -317,6 +343,9 @@ def _prompt(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
         return
     examples = inner.worked_examples(2, inner.levels[0])
     pairs = [pair for example in examples for pair in example]
+    yield from _text_faults(instructions_of(env), "the instructions")
+    for text in (text for pair in pairs for text in pair):
+        yield from _text_faults(text, "a worked example")
     if not pairs:
         yield "worked_examples gives none although there is an oracle"
     if not all(isinstance(text, str) for pair in pairs for text in pair):

@@ -36,6 +36,8 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 _MAX_REPLY_BYTES = 8_000_000
 _LONGEST_PAUSE_SECONDS = 60.0
 _RATE_LIMIT = 429
+_LIMITED_PAUSES = 120.0
+"""Times `pause_seconds` without an answer to anybody after which limits that name no wait count as a failure."""
 _RETRIED_STATUS = frozenset({408, 409, 425})
 """Besides every 5xx."""
 _ALIKE = 4
@@ -261,7 +263,7 @@ class Endpoint:
 
     def _with_retries(self, ask: Callable[[], Action]) -> Action:
         pause = self.config.pause_seconds
-        attempt = 1
+        attempt, limits, started = 1, 0, 0.0
         while True:
             try:
                 with self._pace.turn() as started:
@@ -274,7 +276,10 @@ class Endpoint:
                 wish = error.wait_seconds
                 # A server that limits and lets come back at once means this request.
                 if isinstance(error, _Limited) and (wish is None or wish > 0):
-                    self._slow_down(error, started)
+                    limits += wish is None
+                    silent = self._slow_down(error, started)
+                    if limits >= self.config.attempts and silent > _LIMITED_PAUSES * self.config.pause_seconds:
+                        raise _GivenUp(f"{error} (after {limits} attempts)", answered=False) from None
                     continue
                 if attempt == self.config.attempts:
                     raise _GivenUp(f"{error} (after {attempt} attempts)", answered=False) from None
@@ -283,8 +288,11 @@ class Endpoint:
                 with self._lock:
                     self.usage.retries += 1
 
-    def _slow_down(self, error: _Limited, started: float) -> None:
-        """Let everybody wait for a rate limit. Raises: ModelError once that takes too long."""
+    def _slow_down(self, error: _Limited, started: float) -> float:
+        """Let everybody wait for a rate limit; return the seconds since anybody was answered.
+
+        Raises: ModelError once that takes too long.
+        """
         silent = self._pace.limited(error.wait_seconds, self.config.pause_seconds, started)
         wish = error.wait_seconds or 0.0
         if max(silent, wish) > self.config.patience_seconds:
@@ -292,6 +300,7 @@ class Endpoint:
             raise ModelError(f"{self.name} limits its requests: {asks}; the last: {error}. Try again later.")
         with self._lock:
             self.usage.retries += 1
+        return silent
 
     def _ask(self, conversation: Conversation) -> Action:
         optional: dict[str, Any] = {"temperature": self.config.temperature}

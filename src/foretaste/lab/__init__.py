@@ -5,9 +5,9 @@
     foretaste lab show credit --json         the verdict and its figures
 
 **Main path.** `study.py` (what a study is) -> `register.py` (the expectation enters the ledger) -> `runner.py` with
-`workers.py` and `jobs.py` (every arm with every seed, side by side, resumable) -> `results.py`, `curves.py`
-(figures) -> `verdict.py` with `sequences.py` (intervals, decision) -> `claims.py` (pages). Beside it: `sweep.py`
-(settings), `scaling.py` and `forecast.py` (laws of scale).
+`workers.py` and `jobs.py` (every arm with every seed, side by side, resumable; `tuning.py` before them, where arms
+have grids) -> `results.py`, `curves.py` (figures) -> `verdict.py` with `sequences.py` (intervals, decision) ->
+`claims.py` (pages). Beside it: `sweep.py` (settings), `scaling.py` and `forecast.py` (laws of scale).
 
 **To write a study**, add one file here and a row in `study.STUDIES`:
 
@@ -26,6 +26,9 @@
         full=Plan(ARMS, seeds=tuple(range(1, 9)), token_budget=200_000, minutes=60),
     )
 
+- Arms that are held against each other are tuned alike: `Study.tuning` with a grid for each (`Arm(tuned="NAME")`),
+  as many settings and tokens for a baseline as for yours, on `study.TUNING_SEEDS`, which no plan may score; see
+  `grids.py`.
 - `seed`, `token_budget` and `steps` of an arm's config are set by the plan; every arm gets the same budget, unless it
   is an `Arm` with a `token_budget` of its own, which the page then names.
 - The curve comes from held-out measurements, so set `held_out.every`; they are not counted in the budget.

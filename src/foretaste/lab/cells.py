@@ -16,12 +16,13 @@ from foretaste.envs.lock import random_success
 from foretaste.lab.methods import BASELINES, METHODS, base, method
 from foretaste.lab.results import Results, all_done, arms_of, mean_area
 from foretaste.lab.sequences import Bounds, median_of
-from foretaste.lab.study import Plan
+from foretaste.lab.study import Arm, Plan
 
 METRIC = "tokens_to:0.5"
 BEST = "best baseline"
 FRESH_TABLES = 1000
-"""Rule tables from this seed on are scored; those below are for tuning."""
+"""Every seed's rule table: this plus the seed, so those of `study.TUNING_SEEDS` are never scored. Pilots of earlier
+decisions had tables below."""
 
 
 class Cell(NamedTuple):
@@ -78,9 +79,12 @@ def plan(
     *,
     only: Mapping[str, Sequence[Cell]] | None = None,
 ) -> Plan:
-    """Return a plan with an arm for every method in every cell, or in the cells that `only` names for it."""
+    """Return a plan with an arm for every method in every cell, or in the cells that `only` names for it.
+
+    Each arm takes the winner of the grid that is called like its method.
+    """
     arms = {
-        f"{name} @ {cell.name}": arm(name, cell)
+        f"{name} @ {cell.name}": Arm(arm(name, cell), tuned=name)
         for cell in cells
         for name in methods
         if cell in (only or {}).get(name, cells)

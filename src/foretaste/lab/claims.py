@@ -35,6 +35,12 @@ def write_verdict(verdict: Verdict, folder: Path) -> Path:
     return folder / f"{name}.md"
 
 
+def replaced(verdict: Verdict, folder: Path) -> Verdict:
+    """Return a verdict with those that it takes the place of in a folder kept beside it."""
+    file = folder / f"{stem(verdict.study, verdict.mode)}.json"
+    return verdict.after(read_verdict(verdict.study, folder, verdict.mode)) if file.is_file() else verdict
+
+
 def read_verdict(name: str, folder: Path, mode: str | None = None) -> Verdict:
     """Read a study's verdict; without a mode the full one, else the quick one.
 
@@ -101,15 +107,21 @@ def claims_html(rows: Sequence[tuple[Study, Verdict | None]]) -> str:
     )
 
 
+def standing(study: Study, verdict: Verdict) -> str:
+    """Return a verdict in a few words, with what a reader must know before believing it."""
+    said = [] if verdict.mode == "full" else [verdict.mode]
+    if study.tuning is not None and verdict.tuning is None:
+        said.append("of arms that were not tuned alike")
+    return f"{verdict.decision}" + (f" ({', '.join(said)})" if said else "")
+
+
 def _claim_row(study: Study, verdict: Verdict | None) -> dict[str, Any]:
     made = verdict is not None
     return {
-        "claim": study.claim,
+        "claim": verdict.claim if made else study.claim,
         "source": study.source,
         "study": study.name,
-        "verdict": (f"{verdict.decision}" + ("" if verdict.mode == "full" else f" ({verdict.mode})"))
-        if made
-        else "not run",
+        "verdict": standing(study, verdict) if made else "not run",
         "estimate and interval": interval_text(verdict.headline) if made else None,
         "expected": verdict.headline.expectation if made else study.expectations[0].text,
         "minutes": round(verdict.minutes, 1) if made else None,

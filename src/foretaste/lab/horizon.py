@@ -37,7 +37,8 @@ STUDY = Study(
     source="a value function tells a thousand steps earlier: the longer the attempt, the more there is to save",
     expectations=(Expectation(METRIC, "gated", taught.REPLAY, size=5.0, effect="speedup", center="median"),),
     quick=taught.plan(CELLS[:1], (1, 2), 20_000, 40_000, 5, names=OURS),
-    full=taught.plan(CELLS, tuple(range(275, 284)), 60_000, 200_000, 60, names=OURS),
+    full=taught.plan(CELLS, tuple(range(361, 370)), 60_000, 200_000, 60, names=OURS),
+    tuning=taught.tuning({CELLS[0]: 30_000}, OURS, 25),
     effects=effects,
     rows=rows,
     notes=(

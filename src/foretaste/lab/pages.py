@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foretaste.lab.charts import Dot, Picture, Series, dot_map, line_chart
@@ -15,6 +15,8 @@ SHARED_ITEMS = (
     "All runs are examined on the same held-out items (the same item seeds), so the interval is over training and not "
     "over items"
 )
+
+TUNED = "How each arm was tuned"
 
 AT = " @ "
 """Between the method and the place in the name of an arm of a map."""
@@ -33,6 +35,12 @@ def page(verdict: Verdict) -> str:
     lines += [markdown_table(verdict.rows), ""] if verdict.rows else []
     lines += [f"- {fact}" for fact in facts(verdict)]
     lines += ["", "Notes:", "", *[f"- {note}" for note in verdict.notes]] if verdict.notes else []
+    if verdict.tuning:
+        lines += ["", f"## {TUNED}", "", tuning_text(verdict.tuning), "", markdown_table(tuning_rows(verdict.tuning))]
+    for one in verdict.before:
+        lines += ["", f"## {before_title(one)}", "", f"{one['claim']}.", "", markdown_table(before_judged(one)), ""]
+        lines += [markdown_table(one["rows"]), ""] if one["rows"] else []
+        lines += [f"- {note}" for note in before_facts(one, verdict)]
     return "\n".join(lines) + "\n"
 
 
@@ -45,9 +53,65 @@ def html_page(verdict: Verdict) -> str:
         html_table([_judged_row(one) for one in verdict.judged]),
         chart(verdict) if _drawn(verdict) else "",
         html_table(verdict.rows),
-        "<ul>" + "".join(f"<li>{html.escape(fact)}</li>" for fact in (*facts(verdict), *verdict.notes)) + "</ul>",
+        _html_list((*facts(verdict), *verdict.notes)),
     ]
+    if verdict.tuning:
+        body += [f"<h2>{TUNED}</h2><p>{html.escape(tuning_text(verdict.tuning))}</p>"]
+        body += [html_table(tuning_rows(verdict.tuning))]
+    for one in verdict.before:
+        body += [f"<h2>{html.escape(before_title(one))}</h2><p>{html.escape(one['claim'])}.</p>"]
+        body += [html_table(before_judged(one)), html_table(one["rows"]), _html_list(before_facts(one, verdict))]
     return html_document(verdict.study, "\n".join(body))
+
+
+def _html_list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def tuning_text(tuning: Mapping[str, Any]) -> str:
+    """Return how the arms of a verdict were tuned, and what each could spend on it."""
+    spent = {f"{runs} runs and {tokens:,} sampled tokens" for runs, tokens in tuning["spent"].values()}
+    return (
+        f"Before anything was scored every arm had {' or '.join(sorted(spent))} to find its settings, on seeds "
+        f"{', '.join(map(str, tuning['seeds']))}, which no study scores. The best of the first seed went on to "
+        f"the next; of those that reached the last, the highest mean {tuning['metric']} is chosen. The sweep took "
+        f"{tuning['core_minutes']:.1f} core-minutes."
+    )
+
+
+def tuning_rows(tuning: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row a setting that was tried."""
+    return [
+        {
+            "arm": name,
+            "settings": ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in point["settings"].items()),
+            f"mean {tuning['metric']}": point["figure"],
+            "runs": point["runs"],
+            "chosen": "**yes**" if point["winner"] else "",
+        }
+        for name, points in tuning["grids"].items()
+        for point in points
+    ]
+
+
+def before_title(before: Mapping[str, Any]) -> str:
+    """Return a heading for an earlier verdict of the study."""
+    return f"The run before: {before['decision']}, registered {before['registered'][:10]}"
+
+
+def before_judged(before: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row an expectation of an earlier verdict."""
+    return [_judged_row(Judged(**one)) for one in before["judged"]]
+
+
+def before_facts(before: Mapping[str, Any], now: Verdict) -> list[str]:
+    """Return how an earlier verdict was made, and its notes."""
+    tuned = ["Its arms were not tuned at equal budgets."] if now.tuning and not before["tuning"] else []
+    made = (
+        f"Mode {before['mode']}; seeds {', '.join(map(str, before['seeds']))}; {before['core_minutes']:.1f} "
+        f"core-minutes; expectation {before['registration']}; code {before['code']}"
+    )
+    return [made, *tuned, *before["notes"]]
 
 
 def facts(verdict: Verdict) -> list[str]:
@@ -134,7 +198,7 @@ def _judged_row(judged: Judged) -> dict[str, Any]:
         "level": judged.level,
         "seeds": judged.seeds,
         "censored": judged.censored,
-        "verdict": judged.decision.value,
+        "verdict": str(judged.decision),
     }
 
 

@@ -3,6 +3,9 @@
 The order of the chain is the evidence. `reasons_to_doubt` finds results that were there before the expectation
 was, and expectations that were edited or written again afterwards. The code that judges is registered too: once it is
 edited, the registration is another. Results of older code are used only where that is asked for (`runner.py`).
+
+A study whose arms are tuned first is registered twice: claim, expectations, seeds, grids and rule before the sweep, and
+the same with the arms that came of it before anything is scored.
 """
 
 from __future__ import annotations
@@ -40,16 +43,37 @@ def contents(study: Study, mode: Mode) -> dict[str, Any]:
     arms: dict[str, list[str]] = {}
     for job in plan.jobs():
         arms.setdefault(job.arm, []).append(job.config_key)
+    return {**_stated(study, mode), "arms": arms, **_tuning(study)}
+
+
+def _stated(study: Study, mode: Mode) -> dict[str, Any]:
+    """Return what can be stated before any arm is tuned."""
+    plan = study.plan(mode)
     return {
         "study": study.name,
         "mode": mode,
         "claim": study.claim,
         "expectations": [_plain(dataclasses.asdict(one)) for one in study.expectations],
-        "arms": arms,
         "seeds": list(plan.seeds),
         "token_budget": plan.token_budget,
         "judged_by": judging_version(study),
     }
+
+
+def _tuning(study: Study) -> dict[str, Any]:
+    """Return grids, rule and winners; nothing for a study whose arms are fixed."""
+    if study.tuning is None:
+        return {}
+    winners = study.tuned.winners if study.tuned else None
+    return {"tuning": _plain({**study.tuning.contents(), "winners": winners})}
+
+
+def register_tuning(ledger: Ledger, study: Study, mode: Mode) -> Registration:
+    """Write into the ledger, before the sweep, how arms are tuned and what is expected of them; or find it there."""
+    assert study.tuning is not None
+    wanted = {**_stated(study, mode), **_tuning(dataclasses.replace(study, tuned=None))}
+    key = content_hash(wanted)
+    return _with_key(ledger, study.name, key, "tuning") or _enter(ledger, study, mode, key, wanted, "tuning")
 
 
 def register(ledger: Ledger, study: Study, mode: Mode) -> Registration:
@@ -58,10 +82,13 @@ def register(ledger: Ledger, study: Study, mode: Mode) -> Registration:
     if earlier is not None:
         return earlier
     wanted = contents(study, mode)
-    key = content_hash(wanted)
+    return _enter(ledger, study, mode, content_hash(wanted), wanted, "expectation")
+
+
+def _enter(ledger: Ledger, study: Study, mode: Mode, key: str, wanted: dict[str, Any], kind: str) -> Registration:
     run = ledger.start_run("study", study.name, {"mode": mode, "registration": key})
-    ledger.append(run, "expectation", {"key": key, **wanted})
-    record = ledger.records(run, "expectation")[0]
+    ledger.append(run, kind, {"key": key, **wanted})
+    record = ledger.records(run, kind)[0]
     return Registration(run, key, record.seq, record.created, True)
 
 
@@ -79,10 +106,10 @@ def registered(ledger: Ledger, study: Study, mode: Mode) -> Registration | None:
     return older and older._replace(pinned=False)
 
 
-def _with_key(ledger: Ledger, name: str, key: str) -> Registration | None:
+def _with_key(ledger: Ledger, name: str, key: str, kind: str = "expectation") -> Registration | None:
     for info in ledger.runs("study"):
         if info.name == name and info.config.get("registration") == key:
-            records = ledger.records(info.id, "expectation")
+            records = ledger.records(info.id, kind)
             if records:
                 return Registration(info.id, key, records[0].seq, records[0].created, False)
     return None

@@ -2,6 +2,7 @@
 
     run_study(load("smoke"), "quick", folder) -> Verdict
 
+A study with a tuning step tunes its arms first, all at the same budget (`tuning.py`), or takes the winners stored.
 A study that was killed goes on where it was: finished jobs are found in the ledger by the hash of their content and
 code, half-finished training runs are resumed. A failed job is recorded and the others go on.
 """
@@ -16,9 +17,10 @@ from typing import Any
 
 from foretaste.errors import RunError, interrupted
 from foretaste.lab.jobs import Job, code_version, job_records
-from foretaste.lab.register import Registration, reasons_to_doubt, register
+from foretaste.lab.register import Registration, reasons_to_doubt, register, register_tuning
 from foretaste.lab.results import Outcome, Results
 from foretaste.lab.study import Mode, Study
+from foretaste.lab.tuning import Tuned, read_stored, resolve, store, tune
 from foretaste.lab.verdict import Decision, Verdict, Worst, combined, judge
 from foretaste.lab.workers import Watcher, cores, do_jobs
 from foretaste.ledger import Ledger
@@ -33,15 +35,23 @@ def run_study(
     watcher: Watcher | None = None,
     any_code: bool = False,
     minutes: float | None = None,
+    winners: Path | None = None,
 ) -> Verdict:
     """Run what is missing of a study and return its verdict, which is also appended to the ledger.
 
     `any_code` also reuses results of older code, and the verdict says so. After `minutes` no further job is started,
-    and what there is is judged; another call goes on.
+    and what there is is judged; another call goes on. `winners` is the file in which those of the tuning step are
+    stored; in quick mode nothing is tuned, and arms without stored winners have the first settings of their grids.
 
-    Raises: RunError if every job failed; LedgerError if the ledger was tampered with.
+    Raises: RunError if every job failed, or if the tuning is not finished; LedgerError if the ledger was tampered with.
     """
     workers = workers or cores()
+    begun = time.monotonic()
+    study = tuned_study(
+        study, mode, folder, winners, workers=workers, watcher=watcher, any_code=any_code, minutes=minutes
+    )
+    if minutes is not None:
+        minutes = max(0.0, minutes - (time.monotonic() - begun) / 60)
     with Ledger.open(folder) as ledger:
         registration = register(ledger, study, mode)
         todo = study.plan(mode).jobs()
@@ -78,6 +88,72 @@ def run_study(
         ledger.append(registration.run, "verdict", verdict.to_json())
         ledger.append(registration.run, "status", {"status": "finished"})
         return verdict
+
+
+def tuned_study(
+    study: Study,
+    mode: Mode,
+    folder: Path,
+    winners: Path | None = None,
+    *,
+    workers: int | None = None,
+    watcher: Watcher | None = None,
+    any_code: bool = False,
+    minutes: float | None = None,
+) -> Study:
+    """Return a study with tuned arms: by stored winners or, in full mode, by what is missing of the sweep.
+
+    Raises: RunError if runs of the sweep are still to be done, or if no setting of an arm could be tried.
+    """
+    if study.tuning is None or study.resolved:
+        return study
+    stored = read_stored(winners, study.tuning)
+    if stored is not None or mode == "quick":
+        return resolve(study, stored)
+    found = sweep(study, folder, workers=workers, watcher=watcher, any_code=any_code, minutes=minutes)
+    if winners is not None:
+        store(winners, found)
+    return resolve(study, found)
+
+
+def sweep(
+    study: Study,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    watcher: Watcher | None = None,
+    any_code: bool = False,
+    minutes: float | None = None,
+) -> Tuned:
+    """Register how the arms of a study are tuned, do what is missing of it, and return the winners.
+
+    Raises: RunError if runs are still to be done, or if no setting of an arm could be tried.
+    """
+    assert study.tuning is not None
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    made: set[str] = set()
+    with Ledger.open(folder) as ledger:
+        run = register_tuning(ledger, study, "full").run
+
+        def do(jobs: list[Job]) -> Results:
+            run_jobs(
+                ledger,
+                run,
+                jobs,
+                folder,
+                made=made,
+                workers=workers,
+                watcher=watcher,
+                enough=lambda: time.monotonic() >= end,
+                any_code=any_code,
+            )
+            return collect(ledger, jobs, any_code=any_code, made=made)
+
+        ledger.append(run, "status", {"status": "started"})
+        found = tune(study.tuning, do)
+        ledger.append(run, "winners", found.to_json())
+        ledger.append(run, "status", {"status": "finished"})
+    return found
 
 
 def run_jobs(
@@ -131,6 +207,10 @@ def judge_study(
     notes += [] if registration.pinned else ["the expectation was registered without the code that judges it"]
     notes += [f"job {one.arm}, seed {one.seed} failed: {_first_line(one.error)}" for one in results.failures]
     notes += _other_code(ledger, todo, any_code, made)
+    if study.tuning is not None and study.tuned is None:
+        notes.append(
+            "the arms were not tuned: no winners of these grids are stored, so each has its grid's first settings"
+        )
     notes += _off_budget(results)
     notes += [f"{one.expectation}: {one.note}" for one in judged if one.note]
     return Verdict(
@@ -165,6 +245,7 @@ def judge_study(
         own_budgets=plan.own_budgets,
         picture=study.picture(results).to_json() if study.picture else None,
         own_items=True,
+        tuning=study.tuned and study.tuned.to_json(),
     )
 
 

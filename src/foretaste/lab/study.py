@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from foretaste.lab.charts import Picture
     from foretaste.lab.results import Results
     from foretaste.lab.sequences import Bounds
+    from foretaste.lab.tuning import Tuned, Tuning
     from foretaste.lab.verdict import Worst
 
 STUDIES: dict[str, str] = {
@@ -46,6 +47,9 @@ STUDIES: dict[str, str] = {
 """Each study's name, and the module with its `STUDY`; modules are imported when they are asked for."""
 
 Mode = Literal["quick", "full"]
+
+TUNING_SEEDS = range(9_000, 10_000)
+"""Seeds of tuning runs, with their rule tables and items: no plan may score one of them, and tuning uses no other."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Arm:
     """Further plain values for `work`; part of the content that identifies a finished job."""
     token_budget: int | None = None
     """Tokens that each of this arm's jobs may sample for learning; None: as many as the plan says."""
+    tuned: str | None = None
+    """The grid of the study's tuning whose winner this arm takes; arms of one method in several places share one."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,12 @@ class Study:
     """The chart of the page; without it, the learning curves of every arm and seed."""
     notes: tuple[str, ...] = ()
     """What a reader must know to interpret the result."""
+    tuning: Tuning | None = None
+    """How every arm is tuned before anything is scored, at the same budget each; None: their settings are fixed."""
+    tuned: Tuned | None = None
+    """What came of it, once the arms have it (`tuning.resolve`)."""
+    resolved: bool = False
+    """Whether the arms have settings of their grids: those that won or, without `tuned`, the first ones."""
     internal: bool = False
     """True for studies that test the laboratory itself; they are not on the claims page."""
 
@@ -184,10 +196,13 @@ def load(name: str) -> Study:
 
 
 def check_study(study: Study) -> None:
-    """Refuse a study that could not be judged.
+    """Refuse a study that could not be judged, or not fairly.
 
     Raises: ConfigError naming the part.
     """
+    from foretaste.lab.tuning import check_tuning
+
+    check_tuning(study)
     if not any(expectation.required for expectation in study.expectations):
         raise ConfigError(f"Study {study.name!r} requires no expectation, so nothing could refute its claim")
     modes: Sequence[Mode] = ("quick", "full")
@@ -195,6 +210,11 @@ def check_study(study: Study) -> None:
         plan = study.plan(mode)
         if not plan.seeds or len(set(plan.seeds)) != len(plan.seeds):
             raise ConfigError(f"Study {study.name!r}, {mode}: seeds = {plan.seeds} must be one or more, all different")
+        if set(plan.seeds) & set(TUNING_SEEDS):
+            raise ConfigError(
+                f"Study {study.name!r}, {mode}: seeds = {plan.seeds} must not lie in {TUNING_SEEDS[0]} to "
+                f"{TUNING_SEEDS[-1]}, which settings are chosen on"
+            )
         for expectation in study.expectations:
             for arm in (expectation.treatment, expectation.baseline):
                 if arm is not None and arm not in plan.arms and study.effects is None:

@@ -61,6 +61,23 @@ class Judged:
     note: str = ""
 
 
+KEPT_OF_BEFORE = (
+    "mode",
+    "claim",
+    "decision",
+    "judged",
+    "rows",
+    "seeds",
+    "core_minutes",
+    "registered",
+    "registration",
+    "code",
+    "notes",
+    "tuning",
+)
+"""What stays of a verdict once another registration of its study takes its place."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is written of a judged study: `results/<study>.json`, and a `verdict` record."""
@@ -103,6 +120,11 @@ class Verdict:
     """Whether every seed was examined on items of its own, or on none; in verdicts of earlier studies that train, all
     seeds share the held-out items."""
 
+    tuning: dict[str, Any] | None = None
+    """How each arm was tuned before: `tuning.Tuned` as plain values; None where settings were fixed, or not tuned."""
+    before: tuple[dict[str, Any], ...] = ()
+    """The verdicts of earlier registrations that this one takes the place of, newest first (`before_this`)."""
+
     @property
     def headline(self) -> Judged:
         """The first required expectation that came out as the claim did; without one, the first required."""
@@ -112,6 +134,16 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Return plain values with the record version."""
         return {"version": RECORD_VERSION, **dataclasses.asdict(self)}
+
+    def after(self, earlier: Verdict) -> Verdict:
+        """Return this verdict with an earlier one kept beside it, unless both are of one registration.
+
+        Of the earlier one the figures stay, and not the points of its curves.
+        """
+        if earlier.registration == self.registration:
+            return dataclasses.replace(self, before=earlier.before)
+        kept = {name: value for name, value in earlier.to_json().items() if name in KEPT_OF_BEFORE}
+        return dataclasses.replace(self, before=(kept, *earlier.before))
 
 
 def from_json(values: Mapping[str, Any]) -> Verdict:
@@ -126,8 +158,8 @@ def from_json(values: Mapping[str, Any]) -> Verdict:
         for name in ("decision", "would_be"):
             fields[name] = Decision(fields[name])
         fields["judged"] = tuple(Judged(**{**one, "decision": Decision(one["decision"])}) for one in fields["judged"])
-        for name in ("rows", "seeds", "notes"):
-            fields[name] = tuple(fields[name])
+        for name in ("rows", "seeds", "notes", "before"):
+            fields[name] = tuple(fields.get(name, ()))
         return Verdict(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"This is no verdict that can be read: {error}. Make it anew: foretaste lab run NAME") from error

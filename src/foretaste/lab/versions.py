@@ -22,13 +22,13 @@ PACKAGE = Path(__file__).parent.parent
 RELEVANT = ("config.py", "records.py", "registers.py", "statistics.py", "envs", "models", "rl", "lab/curves.py")
 """Files and folders of the package whose code decides what a training run gives, whatever the work imports."""
 
-NOT_WORK = ("charts", "results", "sequences", "study", "versions")
+NOT_WORK = ("charts", "grids", "results", "sequences", "study", "tuning", "versions")
 """Modules of the laboratory that plan, judge and draw; study files import them, jobs use nothing of theirs."""
 
 JUDGING = ("curves", "results", "sequences", "verdict")
 """Modules of the laboratory that turn the results of every study into a decision."""
 
-NOT_JUDGING = ("charts", "jobs", "methods", "study")
+NOT_JUDGING = ("charts", "grids", "jobs", "methods", "study", "tuning")
 """Modules of the laboratory that decide what is run and drawn; what they decide of the runs is in the jobs' content."""
 
 

@@ -69,7 +69,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        self.template = template
+        self.template = _with_ends(template, policy)
         self.source = config.name
         self.critic_restored = False
         """True if the critic came from the loaded checkpoint, False if it is fresh."""
@@ -256,3 +256,19 @@ class ActorCritic(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings when printed."""
         return str(dataclasses.asdict(self.config))
+
+
+def _with_ends(template: ChatTemplate, policy: Any) -> ChatTemplate:
+    """Return the template with the end tokens of the model's generation settings, and give them the template's.
+
+    Whoever serves a checkpoint reads these settings, and must stop where the policy has learned to.
+    """
+    settings = getattr(policy, "generation_config", None)
+    if settings is None:
+        return template
+    declared = settings.eos_token_id
+    ends = [] if declared is None else list(declared) if isinstance(declared, list | tuple) else [declared]
+    template = template.ending_also_at(ends)
+    if not template.end_ids <= set(ends):
+        settings.eos_token_id = sorted(template.end_ids)
+    return template

@@ -70,7 +70,7 @@ def save(
 def load(path: str | Path, *, device: str = "auto") -> ActorCritic:
     """Load policy and critic of a checkpoint folder, with the settings it was saved with.
 
-    Raises: ModelError if `path` is no foretaste checkpoint.
+    Raises: ModelError if `path` is no foretaste checkpoint, or a weight in it is not finite.
     """
     folder = Path(path)
     settings = saved_config(folder) if folder.is_dir() else None
@@ -79,7 +79,35 @@ def load(path: str | Path, *, device: str = "auto") -> ActorCritic:
             f"{str(path)!r} is no foretaste checkpoint: it has no {CARD_FILE}. Accepted: a folder written by "
             "`foretaste train`. Other models load by name: ModelConfig(name=...)"
         )
+    check_finite(folder)
     return ActorCritic.load(dataclasses.replace(settings, name=str(folder), device=device))
+
+
+def check_finite(folder: str | Path) -> None:
+    """Refuse a folder of weights with a NaN or an infinity: its answers and values would be rubbish without an error.
+
+    Raises: ModelError that names the file, the tensor and the first such place; ModelError for an unreadable file.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in sorted(tensors.keys()):
+                    tensor = tensors.get_tensor(name)
+                    # One pass and no copy of the tensor's size: a sum is finite only if every part is. Finite weights
+                    # whose sum overflows are looked at one by one.
+                    if not tensor.is_floating_point() or torch.isfinite(tensor.sum(dtype=torch.float32)):
+                        continue
+                    bad = int((~torch.isfinite(tensor)).sum())
+                    if bad:
+                        raise ModelError(
+                            f"{file}: tensor {name!r} holds {bad} of {tensor.numel()} numbers that are not finite "
+                            "(NaN or infinity). Accepted: finite weights. Take an earlier checkpoint"
+                        )
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} cannot be read ({error}); restore it or take an earlier checkpoint") from error
 
 
 def read(path: str | Path) -> Checkpoint:

@@ -59,7 +59,7 @@ def _last_layers(decoder: Any, count: int) -> Any:
     for number, layer in enumerate(kept):
         for module in layer.modules():
             if isinstance(getattr(module, "layer_idx", None), int):
-                module.layer_idx = number  # pyright: ignore[reportAttributeAccessIssue]  # its place in a cache
+                module.layer_idx = number  # pyright: ignore[reportArgumentType]  # its place in a cache
     return new
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import tempfile
 from importlib import resources
@@ -22,6 +21,7 @@ from foretaste.errors import LedgerError
 from foretaste.ledger import Ledger
 from foretaste.report import episodes, sections, words
 from foretaste.report.gather import RunData, gather
+from foretaste.strict_json import to_json
 
 REPORT_NAME = "report.html"
 SUMMARY_NAME = "summary.json"
@@ -50,7 +50,7 @@ def write_summary(ledger: Ledger, run_id: str, folder: str | Path) -> Path:
             f"Continue it: foretaste train --resume {data.info.id}"
         )
     values = {name: value for name, value in data.summary.items() if name != "version"}
-    return write_page(Path(folder) / SUMMARY_NAME, json.dumps(values, indent=2) + "\n")
+    return write_page(Path(folder) / SUMMARY_NAME, to_json(values, indent=2) + "\n")
 
 
 def render(data: RunData) -> str:

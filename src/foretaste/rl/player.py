@@ -1,11 +1,13 @@
 """One episode in progress: the environment's side of a conversation. `rollout.py` drives many of them.
 
 Whatever the environment does wrong becomes `EpisodeEnd.ERROR` with one line that says what; it never
-stops the run and never becomes reward 0.
+stops the run and never becomes reward 0. Text that UTF-8 cannot carry (half a surrogate pair) is taken in with
+U+FFFD in its place, since neither a tokenizer nor a file could hold it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -19,7 +21,7 @@ from foretaste.envs.guarded import Fault, Started, guarded, told
 from foretaste.envs.registry import instructions_of, max_turns_of, worked_examples_of
 from foretaste.envs.seeds import split_of
 from foretaste.errors import EnvError
-from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Turn
+from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Turn, well_formed
 from foretaste.rl.tasks import Task
 
 
@@ -40,12 +42,12 @@ def prompt_messages(
                 if not (isinstance(observation, str) and isinstance(action, str)):
                     kinds = f"({type(observation).__name__}, {type(action).__name__})"
                     raise Fault(f"worked examples hold {kinds}; return pairs of str: (observation, action)")
-                messages += [Message("user", observation), Message("assistant", action)]
+                messages += [Message("user", well_formed(observation)), Message("assistant", well_formed(action))]
         return messages
 
     name = type(env.unwrapped).__name__
     try:
-        instructions = guarded("instructions", lambda: instructions_of(env)) if instructed else ""
+        instructions = well_formed(guarded("instructions", lambda: instructions_of(env))) if instructed else ""
         shown = guarded("worked_examples", collect)
     except Fault as fault:
         raise EnvError(
@@ -149,7 +151,9 @@ def hear(where: str, observation: Any, info: Any) -> Heard:
     if not isinstance(observation, str):
         raise Fault(f"{where} returned an observation of type {type(observation).__name__}; return str")
     try:
-        return Heard(str.__str__(observation), read_info(info), read_privileged(info))
+        privileged = read_privileged(info)
+        privileged = None if privileged is None else well_formed(privileged)
+        return Heard(well_formed(str.__str__(observation)), read_info(info), privileged)
     except ValueError as error:
         raise Fault(f"{where} returned {error}") from error
 
@@ -160,6 +164,11 @@ def _number(value: Any) -> float:
         return float(value)
     except Exception:  # a value of the user's own kind: anything may come out of it
         return math.nan
+
+
+def _sayable(action: Action) -> Action:
+    """Return an action whose text every environment can write down: endpoints return what JSON can hold."""
+    return action if action.text.isascii() else dataclasses.replace(action, text=well_formed(action.text))
 
 
 LIMIT_SETTING = "env.step_timeout_seconds"
@@ -214,6 +223,7 @@ class Player:
 
     def begin_step(self, action: Action) -> None:
         """Start the step in a thread; `answer` with the same action waits for it."""
+        action = _sayable(action)
         self._started = self._in_thread(f"step {len(self.turns) + 1}", lambda: self._step(action))
 
     @property
@@ -248,6 +258,7 @@ class Player:
         After a truncation the last observation is returned too, with `end` set, so that a value
         function can be read in the state where the limit cut the episode.
         """
+        action = _sayable(action)
         heard = self._called(f"step {len(self.turns) + 1}", lambda: self._step(action))
         if heard is None:
             return None
@@ -349,4 +360,4 @@ class Player:
 
     def fail(self, message: str) -> None:
         """End the episode with an error: it is data, and enters no loss."""
-        self.end, self.error = EpisodeEnd.ERROR, " ".join(message.split())
+        self.end, self.error = EpisodeEnd.ERROR, well_formed(" ".join(message.split()))

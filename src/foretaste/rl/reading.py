@@ -85,7 +85,7 @@ class Reader:
         return self.actor_critic.critic_input([privileged_sequence(batch.episodes[row], self._encode) for row in rows])
 
     def _encode(self, text: str) -> list[int]:
-        return self.actor_critic.tokenizer.encode(text, add_special_tokens=False)
+        return self.actor_critic.template.plain(text)
 
     def minibatches(self, batch: Batch, seed: int, key: tuple[Any, ...]) -> Iterator[np.ndarray]:
         """Yield the rows of each minibatch, shuffled by a key, so that a resumed run shuffles alike."""

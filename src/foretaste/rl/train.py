@@ -149,6 +149,8 @@ class _Run:
         ledger.append(run, "paths", paths.to_json())
         for line in paths.lines():
             progress.note(line)
+        for note in self.actor_critic.template.notes:
+            progress.note(note)
         self.sampler = make_engine(self.actor_critic, config.sampling)
         self.collector = Collector(config, self.sampler, self.pool)
         self.updater = Updater(self.actor_critic, config.algorithm, temperature=config.sampling.temperature)

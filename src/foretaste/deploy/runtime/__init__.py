@@ -1,0 +1,1 @@
+"""Parts of a running deployment that look after the learner and the incumbent."""
