@@ -39,6 +39,8 @@ RANGES: dict[str, Range] = {
     "env.level": _at_least(0),
     "env.examples": _at_least(0),
     "env.max_turns": _at_least(1),
+    "env.threads": _at_least(0),
+    "env.step_timeout_seconds": _POSITIVE,
     "curriculum.explore": _UNIT,
     "curriculum.window": _at_least(4),
     "curriculum.mastered": _UNIT,

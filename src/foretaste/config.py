@@ -38,6 +38,11 @@ class EnvConfig:
     demonstrations is spared their tokens in every episode."""
     max_turns: int | None = None
     """Turns after which an episode is truncated; None takes the environment's own limit."""
+    threads: int = 16
+    """Environments that are stepped at the same time, each in a thread, once a step takes 20 ms or more; 0: always one
+    after another, for environments that share something or are bound to their thread."""
+    step_timeout_seconds: float | None = None
+    """What a reset or step may take; a longer one is the error of its episode. None: any time."""
 
 
 Order = Literal["uniform", "easiest_first", "listed", "learning_progress"]

@@ -8,6 +8,7 @@ oracle that solves every level and register. Plain Gymnasium environments are ch
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 
 from foretaste.envs.base import AnyText, TextEnv
 from foretaste.envs.dataset import Dataset
+from foretaste.envs.guarded import Fault, close, guarded, told
 from foretaste.envs.plain import PlainTextEnv
 from foretaste.envs.registry import instructions_of, make, max_turns_of
 from foretaste.envs.seeds import seed_for
@@ -53,16 +55,23 @@ def check_env(env: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any]
     except ForetasteError as error:
         return [str(error)]
     faults: list[str] = []
-    for check in (_gymnasium, _text_and_seeds, _any_text, _levels_and_registers, _oracle, _prompt, _items):
+    checks = (_gymnasium, _text_and_seeds, _any_text, _levels_and_registers, _oracle, _prompt, _items, _several)
+    for check in checks:
         try:
-            found = check(made)
+            found = guarded(_title(check), lambda check=check: list(check(made)))
             faults += [fault for fault in found if fault not in faults]
         except _Endless as error:
             return [*faults, str(error)]
-        except EnvError as error:
-            faults.append(str(error))
+        except Fault as fault:
+            cause = fault.__cause__
+            if isinstance(cause, _Endless):
+                return [*faults, str(cause)]
+            known = isinstance(cause, EnvError)
+            said = str(cause) if known else f"{_title(check)}: {type(cause).__name__}: {_one_line(told(cause))}"
+            faults.append(f"{said} (it must not end the process)" if isinstance(cause, SystemExit) else said)
         except Exception as error:
-            faults.append(f"{check.__name__.strip('_').replace('_', ' ')}: {type(error).__name__}: {_one_line(error)}")
+            faults.append(f"{_title(check)}: {type(error).__name__}: {_one_line(error)}")
+    close(made)
     return list(dict.fromkeys(faults))
 
 
@@ -93,6 +102,33 @@ def returns_note(env: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, A
         f"note: returns from {low:g} to {high:g}; the default value head is for 0 to 1. Set model.value_head = "
         f'"regression", or "hl_gauss" with model.value_range = [{low:g}, {high:g}] or wider'
     )
+
+
+def _title(check: Callable[..., Any]) -> str:
+    return check.__name__.strip("_").replace("_", " ")
+
+
+def _several(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
+    """Play an item alone, and again while a second instance begins another: the same must come of it."""
+    inner = env.unwrapped
+    if not isinstance(inner, TextEnv) or not _has_oracle(inner):
+        return
+    try:
+        other = copy.deepcopy(env)
+    except Exception:  # what cannot be copied (a process, a connection) is not played twice
+        return
+    env.reset(seed=seed_for("practice", 0))
+    action = inner.oracle()
+    alone = env.step(action)
+    env.reset(seed=seed_for("practice", 0))
+    for index in range(1, _SEEDS):
+        other.reset(seed=seed_for("practice", index))
+    beside = env.step(action)
+    if alone[:4] != beside[:4]:
+        yield (
+            "an episode goes on otherwise once another instance has begun one; keep state on self (set in begin), "
+            "not on the class or in the module: many instances play in turn"
+        )
 
 
 # Gymnasium's own --------------------------------------------------------------------------------

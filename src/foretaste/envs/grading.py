@@ -12,6 +12,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
+import regex
+
+from foretaste.envs.guarded import told
+
 Grader = Callable[[str, str], float]
 """(reply, gold answer) -> score in [0, 1]."""
 
@@ -20,6 +24,8 @@ _NUMBER = re.compile(r"[+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE
 _FRACTION = re.compile(r"[+-]?\d{1,50}/\d{1,50}", re.ASCII)
 _LONGEST_NUMBER = 60
 
+REGEX_SECONDS = 1.0
+"""What matching one reply may take. Patterns of a data set may be such that each further character doubles it."""
 
 _THOUGHTS = "think|thinking|thought|thoughts|reasoning"
 _THOUGHT_BLOCK = re.compile(rf"\s*(?:<({_THOUGHTS})>.*?</\1>|\[THINK\].*?\[/THINK\])", re.DOTALL | re.IGNORECASE)
@@ -101,11 +107,21 @@ def same_number(reply: str, gold: str) -> float:
 def matches(reply: str, pattern: str) -> float:
     """Return 1.0 if the whole of the one answer matches the regular expression.
 
-    Raises: re.error if the pattern is no regular expression.
+    Patterns are those of Python's `re`; the module `regex` matches them, since it takes a limit of time.
+
+    Raises: re.error if the pattern is no regular expression; TimeoutError where matching takes too long.
     """
-    compiled = re.compile(pattern)
+    re.compile(pattern)
     answer = one_answer(reply)
-    return float(answer is not None and compiled.fullmatch(answer) is not None)
+    if answer is None:
+        return 0.0
+    try:
+        return float(regex.fullmatch(pattern, answer, flags=regex.VERSION0, timeout=REGEX_SECONDS) is not None)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"the pattern {pattern[:60]!r} took longer than {REGEX_SECONDS:g} s on a reply of {len(answer)} "
+            "characters; repetitions inside repetitions, such as (a+)+, are the usual cause"
+        ) from error
 
 
 GRADERS: dict[str, Grader] = {"exact": exact, "number": same_number, "regex": matches}
@@ -117,8 +133,10 @@ def grade(grader: Grader, reply: str, gold: str) -> Grade:
     name = getattr(grader, "__qualname__", type(grader).__name__)
     try:
         score = float(grader(reply, gold))
-    except Exception as error:
-        return Grade(0.0, f"grader {name} raised {type(error).__name__}: {error}"[:300])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # exits too: a grader is anybody's code
+        return Grade(0.0, f"grader {name} raised {type(error).__name__}: {told(error)}"[:300])
     if not (math.isfinite(score) and 0.0 <= score <= 1.0):
         return Grade(0.0, f"grader {name} returned {score!r}; a score lies in [0, 1]")
     return Grade(score)

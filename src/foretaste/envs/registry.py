@@ -19,14 +19,17 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import gymnasium
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from foretaste.envs.base import TextEnv
+from foretaste.envs.guarded import Fault, guarded
 from foretaste.envs.parameters import arguments_of, split_id
 from foretaste.envs.plain import DEFAULT_MAX_TURNS, PlainTextEnv
-from foretaste.errors import ConfigError, EnvError, unknown
+from foretaste.errors import ConfigError, EnvError, ForetasteError, unknown
 
 BUILT_IN: dict[str, str] = {
     "desk": "foretaste.envs.desk:Desk",
@@ -75,7 +78,8 @@ def make(id: str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any], *, l
         return _with_spec(dataset(path, level=level, **arguments), "dataset", path=path, **arguments)
     if id in gymnasium.registry:
         arguments = arguments_of(load_entry_point(id), given, id)
-        return _ready(gymnasium.make(id, disable_env_checker=True, **arguments), level, id)
+        env = _made(id, lambda: gymnasium.make(id, disable_env_checker=True, **arguments), (ForetasteError,))
+        return _ready(env, level, id)
     if ":" in id:
         found = load_object(id)
         return _ready(_build(found, level, id, arguments_of(found, given, id)), level, id)
@@ -153,7 +157,21 @@ def max_turns_of(env: gymnasium.Env[Any, Any]) -> int:
 def _own(name: str, level: int | None, given: dict[str, str]) -> TextEnv:
     cls = _registered.get(name) or load_object(BUILT_IN[name])
     arguments = arguments_of(cls, given, name)
-    return _with_spec(cls(level=level, **arguments), name, **arguments)
+    env = _made(name, lambda: cls(level=level, **arguments), (ForetasteError,))
+    return _with_spec(env, name, **arguments)
+
+
+def _made(title: str, create: Callable[[], Any], told: tuple[type[ForetasteError], ...]) -> Any:
+    """Return what a constructor makes, with the process as before.
+
+    Raises: EnvError for whatever goes wrong in it, but for errors of the kinds `told`, which go through.
+    """
+    try:
+        return guarded("its constructor", create)
+    except Fault as fault:
+        if isinstance(fault.__cause__, told):
+            raise fault.__cause__ from fault
+        raise EnvError(f"{title} could not be made: {fault}") from fault
 
 
 def load_entry_point(id: str) -> Any:
@@ -189,7 +207,9 @@ def load_object(where: str, what: str = "") -> Any:
                 f"({os.getcwd()}) and among the installed packages"
             ) from error
         raise EnvError(f"Importing {module_name!r} for {what} failed: {error}") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script that ends in sys.exit() is no module
         raise EnvError(f"Importing {module_name!r} for {what} failed: {type(error).__name__}: {error}") from error
     if not attribute or not hasattr(module, attribute):
         own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -206,12 +226,9 @@ def _build(cls: Any, level: int | None, title: str, arguments: dict[str, Any] | 
         takes_level = "level" in inspect.signature(cls).parameters
     except (TypeError, ValueError):
         takes_level = False
-    try:
-        env = cls(level=level, **arguments) if takes_level else cls(**arguments)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise EnvError(f"{title} could not be made: {type(error).__name__}: {error}") from error
+    if takes_level:
+        arguments = {**arguments, "level": level}
+    env = _made(title, lambda: cls(**arguments), (ConfigError,))
     if not isinstance(env, gymnasium.Env):
         raise EnvError(
             f"{title} made {type(env).__name__}, which is not a gymnasium.Env; subclass TextEnv or gymnasium.Env"
@@ -220,15 +237,25 @@ def _build(cls: Any, level: int | None, title: str, arguments: dict[str, Any] | 
 
 
 def _ready(env: gymnasium.Env[Any, Any], level: int | None, title: str) -> gymnasium.Env[str, str]:
-    """Return a `TextEnv` bare and everything else wrapped, after checking that its spaces are text."""
+    """Return a `TextEnv` in its own wrappers, and everything else in ours, after checking that its spaces are text.
+
+    Wrappers that Gymnasium's registry puts around a `TextEnv` check the order of calls alone, and are left out.
+    """
     inner = env.unwrapped
     if isinstance(inner, TextEnv) and not isinstance(env, PlainTextEnv):
-        return inner
+        return _without(env, (OrderEnforcing, PassiveEnvChecker))
     if isinstance(env, PlainTextEnv):
         return env
     if level not in (None, 1) and not hasattr(inner, "levels"):
         raise ConfigError(f"{title} has no levels, so level {level!r} cannot be chosen; leave it at 1")
     return PlainTextEnv(env, title=title)
+
+
+def _without(env: Any, kinds: tuple[type[Any], ...]) -> gymnasium.Env[Any, Any]:
+    """Return an environment without the outermost wrappers of some kinds."""
+    while isinstance(env, kinds):
+        env = env.env
+    return env
 
 
 def _known_by_prefix(id: str) -> list[str]:

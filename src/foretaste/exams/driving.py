@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from foretaste.envs.guarded import Fault, guarded
+from foretaste.envs.process import kept_process
 from foretaste.errors import EnvError
 from foretaste.exams.endpoint import Endpoint
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
@@ -61,7 +63,8 @@ def play(
         return
     asking = _Threads(policy, concurrent) if isinstance(policy, Endpoint) else _Batches(policy)
     try:
-        _play_texts(asking, iter(tasks), pool, on_episode, concurrent, checkpoint)
+        with kept_process():
+            _play_texts(asking, iter(tasks), pool, on_episode, concurrent, checkpoint)
     finally:
         asking.close()
 
@@ -137,11 +140,10 @@ class _Batches:
 def _oracle(live: _Live) -> tuple[_Live, Action | None, str | None]:
     oracle: Any = getattr(live.player.env.unwrapped, "oracle", None)
     try:
-        return live, Action(str(oracle())), None
-    except EnvError as error:
-        return live, None, str(error)
-    except Exception as error:  # an environment without an oracle, or one that fails
-        return live, None, f"the oracle failed: {type(error).__name__}: {error}"
+        return live, Action(guarded("the oracle", lambda: str(oracle()))), None
+    except Fault as fault:  # an environment without an oracle, or one that fails
+        known = isinstance(fault.__cause__, EnvError)
+        return live, None, str(fault.__cause__) if known else f"the oracle failed: {fault}"
 
 
 class _Threads:

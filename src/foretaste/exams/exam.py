@@ -301,6 +301,8 @@ class _Exam:
             ask(missing)
             self._ask_again(missing, ask)
         finally:
+            pools.close()
+            render.close()
             used: dict[str, Any] = {"prompt_tokens": sampled[0], "completion_tokens": sampled[1]}
             if endpoint is not None:
                 used = {**asdict(endpoint.usage), "sent_otherwise": endpoint.told}

@@ -12,6 +12,7 @@ import gymnasium
 
 from foretaste.config import EnvConfig
 from foretaste.envs.base import TextEnv
+from foretaste.envs.guarded import close, guarded
 from foretaste.envs.plain import PlainTextEnv
 from foretaste.envs.registry import identity_of, make, max_turns_of
 from foretaste.envs.reworded import Reworded
@@ -59,11 +60,17 @@ class Pools:
         if (env, level) not in self._pools:
             inner = make(env, level=level)
             turns = inner.max_turns() if isinstance(inner, PlainTextEnv) else None
+            close(inner)
             config = EnvConfig(env, level=level, examples=self.examples, max_turns=turns)
             self._pools[env, level] = EnvPool(
                 config, lambda: Reworded(Planned(make(env, level=level), self.planned), env)
             )
         return self._pools[env, level]
+
+    def close(self) -> None:
+        """Close the environments of all families."""
+        for pool in self._pools.values():
+            pool.close()
 
 
 class Renderer:
@@ -117,9 +124,16 @@ class Renderer:
             if item.hash not in (None, item_hash(observation if own is None else own)):
                 return None
             base = place.unwrapped
-            return str(base.reference() if hasattr(base, "reference") else base.oracle())
+            return guarded(
+                "the reference answer", lambda: str(base.reference() if hasattr(base, "reference") else base.oracle())
+            )
         except Exception:  # no oracle, or anybody's code
             return None
+
+    def close(self) -> None:
+        """Close the environments that were asked."""
+        while self._envs:
+            close(self._envs.popitem()[1])
 
     def _env(self, env: str, level: int) -> Any:
         if (env, level) not in self._envs:
@@ -129,7 +143,12 @@ class Renderer:
     def _reset(self, env: str, level: int, seed: int) -> tuple[str, str | None]:
         """Return an item's plain first observation, and the identity that its environment gives it."""
         place = self._env(env, level)
-        return str(place.reset(seed=seed, options={"level": level, "register": "plain"})[0]), identity_of(place)
+
+        def reset() -> tuple[str, str | None]:
+            shown = place.reset(seed=seed, options={"level": level, "register": "plain"})[0]
+            return str(shown), identity_of(place)
+
+        return guarded("reset", reset)
 
 
 def planned_hashes(items: list[Item]) -> dict[tuple[int, int], str]:

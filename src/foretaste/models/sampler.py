@@ -24,8 +24,8 @@ from foretaste.models.actor_critic import ActorCritic
 from foretaste.models.decode import Decoder, PlainDecoder
 from foretaste.models.drawing import draw, uniforms
 from foretaste.models.fast_decode import FastDecoder
-from foretaste.models.turns import Engine, Next, OnAction, OnState, OnValue
-from foretaste.records import Conversation
+from foretaste.models.turns import Engine, Next, OnAction, OnEnded, OnState, OnValue
+from foretaste.records import Action, Conversation
 
 __all__ = ["Next", "Sampler"]
 
@@ -67,6 +67,7 @@ class Sampler(Engine):
         *,
         on_state: OnState | None = None,
         on_value: OnValue | None = None,
+        on_ended: OnEnded | None = None,
     ) -> None:
         """See `Engine.run`."""
         rows: list[_Row] = []
@@ -83,7 +84,7 @@ class Sampler(Engine):
             if not rows:
                 return
             logits_BV, values_B = self._decoder.extend([row.pending for row in rows])
-            leaving = self._advance(rows, logits_BV, values_B.tolist(), on_action, on_state, on_value)
+            leaving = self._advance(rows, logits_BV, values_B.tolist(), on_action, on_state, on_value, on_ended)
 
     def rest(self) -> None:
         """See `Engine.rest`."""
@@ -115,6 +116,7 @@ class Sampler(Engine):
         on_action: OnAction,
         on_state: OnState | None,
         on_value: OnValue | None,
+        on_ended: OnEnded | None,
     ) -> list[int]:
         """Sample one token in every row that generates; return the rows that leave, ascending."""
         seeds = [row.conversation.sample_seed for row in rows]
@@ -122,6 +124,8 @@ class Sampler(Engine):
             logits_BV, self.config.temperature, uniforms(seeds, [len(row.conversation.tokens) for row in rows])
         )
         tokens, logprobs = drawn[0].tolist(), drawn[1].tolist()
+        if on_ended is not None:
+            on_ended(lambda: self._ended(rows, tokens, logprobs, values, gated=on_state is not None))
         leaving: list[int] = []
         for index, row in enumerate(rows):
             conversation, value = row.conversation, values[index]
@@ -141,13 +145,31 @@ class Sampler(Engine):
             row.values.append(value)
             row.pending = [token]
             conversation.tokens.append(token)
-            ended = token in self.actor_critic.template.end_ids
-            full = len(conversation.tokens) >= self.max_context
-            if (ended or full or len(row.tokens) >= self.limit(conversation)) and not self._turn(
-                row, on_action, cut=not ended
+            if self._ends(row, token) and not self._turn(
+                row, on_action, cut=token not in self.actor_critic.template.end_ids
             ):
                 leaving.append(index)
         return leaving
+
+    def _ends(self, row: _Row, token: int, *, more: int = 0) -> bool:
+        """Return whether an action ends with its token; `more`: tokens that its row will have taken up by then."""
+        ended = token in self.actor_critic.template.end_ids
+        full = len(row.conversation.tokens) + more >= self.max_context
+        return ended or full or len(row.tokens) + more >= self.limit(row.conversation)
+
+    def _ended(
+        self, rows: list[_Row], tokens: list[int], logprobs: list[float], values: list[float], *, gated: bool
+    ) -> list[tuple[Conversation, Action]]:
+        """Return the actions that end with the tokens just drawn, but for those that a gate may still stop."""
+        found: list[tuple[Conversation, Action]] = []
+        for row, token, logprob, value in zip(rows, tokens, logprobs, values, strict=True):
+            asked = gated and row.starting and not row.first
+            if not row.generate or asked or not self._ends(row, token, more=1):
+                continue
+            drawn, cut = (*row.tokens, token), token not in self.actor_critic.template.end_ids
+            action = self._action(drawn, (*row.logprobs, logprob), (*row.values, value), cut=cut)
+            found.append((row.conversation, action))
+        return found
 
     def _turn(self, row: _Row, on_action: OnAction, *, cut: bool) -> bool:
         """Hand the finished action over and take up the observation; False if the conversation ends."""

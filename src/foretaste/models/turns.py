@@ -26,6 +26,8 @@ class Next(NamedTuple):
 
 
 OnAction = Callable[[Conversation, Action], Next | None]
+Ended = Callable[[], list[tuple[Conversation, Action]]]
+OnEnded = Callable[[Ended], None]
 OnState = Callable[[Conversation, float], bool]
 OnValue = Callable[[Conversation, float], None]
 
@@ -72,6 +74,7 @@ class Engine(ABC):
         *,
         on_state: OnState | None = None,
         on_value: OnValue | None = None,
+        on_ended: OnEnded | None = None,
     ) -> None:
         """Sample until the iterator is empty and every conversation has ended.
 
@@ -79,6 +82,8 @@ class Engine(ABC):
         `on_action(conversation, action)` follows each turn; `Next` continues, None ends.
         `on_state(conversation, V)` runs before each turn but the first; False gives the conversation up.
         `on_value(conversation, V)` receives V for `Next(generate=False)`.
+        `on_ended(ended)` runs before the `on_action` calls of one pass; `ended()` tells all that come, so that whoever
+        answers them can begin to work on all at once.
 
         Limits: `max_new_tokens` cuts an action (`Action.cut`, no end token is forged). A conversation that is
         full (`max_context` tokens) has its action cut too. If it is continued after that, or with an
@@ -124,8 +129,7 @@ class Engine(ABC):
 
         Returns what of the observation was appended, and whether an action may follow; None if the conversation ends.
         """
-        text = self.actor_critic.template.text(tokens)
-        then = on_action(conversation, Action(text, tuple(tokens), tuple(logprobs), tuple(values), cut))
+        then = on_action(conversation, self._action(tokens, logprobs, values, cut=cut))
         if then is None:
             return None
         room = self.max_context - len(conversation.tokens)
@@ -133,3 +137,10 @@ class Engine(ABC):
         self.actor_critic.check_tokens(observation)
         conversation.tokens.extend(observation)
         return Next(observation, generate=then.generate and len(then.tokens) < room)
+
+    def _action(
+        self, tokens: Sequence[int], logprobs: Sequence[float], values: Sequence[float], *, cut: bool
+    ) -> Action:
+        """Return what was sampled as an action."""
+        text = self.actor_critic.template.text(tokens)
+        return Action(text, tuple(tokens), tuple(logprobs), tuple(values), cut)

@@ -24,7 +24,7 @@ from foretaste.errors import ModelError
 from foretaste.models.actor_critic import ActorCritic, TokenSequence
 from foretaste.models.drawing import diverged, stream_seed
 from foretaste.models.fast_layers import merged
-from foretaste.models.turns import Engine, OnAction, OnState, OnValue
+from foretaste.models.turns import Engine, OnAction, OnEnded, OnState, OnValue
 from foretaste.models.vllm_server import Answer, TokenServer, VllmServer
 from foretaste.records import Conversation
 
@@ -52,6 +52,7 @@ class VllmSampler(Engine):
         *,
         on_state: OnState | None = None,
         on_value: OnValue | None = None,
+        on_ended: OnEnded | None = None,
     ) -> None:
         """See `Engine.run`.
 
@@ -67,7 +68,7 @@ class VllmSampler(Engine):
                 if not live:
                     return
                 ended = [(live.pop(answer.key), answer) for answer in self._server.step()]
-                for conversation in self._advance(ended, on_action, on_state, on_value):
+                for conversation in self._advance(ended, on_action, on_state, on_value, on_ended):
                     self._ask(conversation, live)
         finally:
             self._server.drop(list(live))
@@ -96,11 +97,21 @@ class VllmSampler(Engine):
         on_action: OnAction,
         on_state: OnState | None,
         on_value: OnValue | None,
+        on_ended: OnEnded | None,
     ) -> list[Conversation]:
         """Hand over the actions that have ended; return the conversations that go on with another."""
         going: list[Conversation] = []
         final: list[Conversation] = []
-        for (conversation, answer), values in zip(ended, self._values_of(ended), strict=True):
+        read = self._values_of(ended)
+        if on_ended is not None:
+            ends = self.actor_critic.template.end_ids
+            on_ended(
+                lambda: [
+                    (item, self._action(said.tokens, said.logprobs, values, cut=said.tokens[-1] not in ends))
+                    for (item, said), values in zip(ended, read, strict=True)
+                ]
+            )
+        for (conversation, answer), values in zip(ended, read, strict=True):
             cut = answer.tokens[-1] not in self.actor_critic.template.end_ids
             then = self._hand_over(conversation, answer.tokens, answer.logprobs, values, on_action, cut=cut)
             if then is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from foretaste.config import TrainConfig
 from foretaste.envs.base import TextEnv
+from foretaste.envs.guarded import Fault, guarded
 from foretaste.envs.registry import identity_of
 from foretaste.ledger import Ledger
 from foretaste.models.turns import Engine
@@ -120,10 +121,18 @@ def different_tasks(config: TrainConfig, pool: Pool, label: str, items: int) -> 
     for task in itertools.islice(practice_tasks(config, label), DRAWS * items):
         env = pool.of(task).instance().unwrapped
         if isinstance(env, TextEnv) and env.listed:
-            shown, _ = env.reset(seed=task.seed, options={"level": task.level})
-            if (item := (task.env, task.level, identity_of(env) or shown)) in seen:
+
+            def item(env: TextEnv = env, task: Task = task) -> tuple[str, int, str]:
+                shown, _ = env.reset(seed=task.seed, options={"level": task.level})
+                return task.env, task.level, identity_of(env) or shown
+
+            try:
+                asked = guarded("reset", item)
+            except Fault:  # playing the item reports it
+                asked = task.env, task.level, f"failing item {task.seed}"
+            if asked in seen:
                 continue
-            seen.add(item)
+            seen.add(asked)
         tasks.append(task)
         if len(tasks) == items:
             break

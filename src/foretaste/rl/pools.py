@@ -38,6 +38,11 @@ class MixedPool:
         """Return the pool in which a task is played."""
         return self._pools[task.env, task.level]
 
+    def close(self) -> None:
+        """Close the environments of all sources."""
+        for pool in self._pools.values():
+            pool.close()
+
 
 def pool_of(config: TrainConfig, env: Callable[[], gymnasium.Env[Any, Any]] | None = None) -> Pool:
     """Return the environments of a run; `env` takes the place of `config.env.id`.

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
-import gymnasium
-
-from foretaste.config import EnvConfig
-from foretaste.envs.registry import make
-from foretaste.envs.reworded import in_registers
+from foretaste.envs.guarded import Fault, guarded
+from foretaste.envs.process import kept_process
 from foretaste.records import Action, Conversation, Episode, EpisodeEnd, Message, Policy
+from foretaste.rl.env_pool import EnvPool, Pool
 from foretaste.rl.gate import Gate
-from foretaste.rl.player import Player, prompt_messages
+from foretaste.rl.player import Player
 from foretaste.rl.tasks import Task
 
 if TYPE_CHECKING:
-    from foretaste.models.turns import Engine, Next
+    from foretaste.models.turns import Ended, Engine, Next
+
+__all__ = ["EnvPool", "Oracle", "Pool", "Rollout", "is_sampler", "rollout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,50 +45,6 @@ class Oracle:
     def act(self, conversations: list[Conversation]) -> list[Action]:
         """Not callable: an oracle reads the state of its environment, so `rollout` asks the environment."""
         raise TypeError("an Oracle answers from inside its environment; pass it to rollout()")
-
-
-class Pool(Protocol):
-    """Says in which environments a task is played: an `EnvPool`, or a `pools.MixedPool` of several."""
-
-    def of(self, task: Task) -> EnvPool:
-        """Return the pool of the task's environment."""
-        ...
-
-
-class EnvPool:
-    """Environment instances of one EnvConfig, reused from episode to episode, and their common prompt."""
-
-    def __init__(self, config: EnvConfig, env_class: Callable[[], gymnasium.Env[Any, Any]] | None = None) -> None:
-        """`env_class` overrides the lookup of `config.id` (an environment defined in the caller's script)."""
-        self.config = config
-        made = env_class or (lambda: make(config.id))
-        self._create = lambda: in_registers(made(), config.registers, config.id)
-        self._free: list[gymnasium.Env[Any, Any]] = []
-        first = self._create()
-        self.prompt: list[Message] = prompt_messages(
-            first, config.examples, config.level, instructed=config.instructions
-        )
-        self._free.append(first)
-
-    def of(self, task: Task) -> EnvPool:
-        """Return this pool: all its tasks are of one environment."""
-        return self
-
-    def instance(self) -> gymnasium.Env[Any, Any]:
-        """Return a free instance, for whoever plays without a policy."""
-        if not self._free:
-            self._free.append(self._create())
-        return self._free[-1]
-
-    def player(self, task: Task, checkpoint: str | None) -> Player:
-        """Return a player of `task` in a free instance."""
-        env = self._free.pop() if self._free else self._create()
-        return Player(task, env, self.prompt, max_turns=self.config.max_turns, checkpoint=checkpoint)
-
-    def give_back(self, player: Player) -> None:
-        """Take a finished player's instance back, unless it failed and may be in any state."""
-        if player.end is not EpisodeEnd.ERROR:
-            self._free.append(player.env)
 
 
 def is_sampler(policy: Policy) -> TypeGuard[Engine]:
@@ -115,12 +72,13 @@ def rollout(
     which would bias training and is for use alone (both: samplers only). `on_episode` is called as each ends.
     """
     started = time.perf_counter()
-    play = _Streamed(policy, tasks, pool, gate, give_up, checkpoint, on_episode) if is_sampler(policy) else None
-    if play is not None:
-        play.run()
-        players = play.players
-    else:
-        players = _play_in_rounds(policy, tasks, pool, checkpoint, on_episode)
+    with kept_process():
+        if is_sampler(policy):
+            play = _Streamed(policy, tasks, pool, gate, give_up, checkpoint, on_episode)
+            play.run()
+            players = play.players
+        else:
+            players = _play_in_rounds(policy, tasks, pool, checkpoint, on_episode)
     env_seconds = sum(player.env_seconds for player in players)
     return Rollout([player.episode() for player in players], time.perf_counter() - started - env_seconds, env_seconds)
 
@@ -141,6 +99,11 @@ class _Streamed:
         self.sampler, self.tasks, self.pool, self.gate = sampler, tasks, pool, gate
         self.give_up, self.checkpoint, self.on_episode = give_up, checkpoint, on_episode
         self.players: list[Player] = []
+        self.places: set[EnvPool] = set()
+        # Tasks that come one by one depend on how those before them ended, so that none can begin ahead.
+        self.ahead = isinstance(tasks, list | tuple)
+        self.late: deque[tuple[Player, Action]] = deque()
+        """Last turns that are still going on in threads, while their conversations have left the sampler."""
 
     def run(self) -> None:
         self.sampler.run(
@@ -148,14 +111,34 @@ class _Streamed:
             self._on_action,
             on_state=self._on_state if self.gate or self.give_up else None,
             on_value=self._on_value,
+            on_ended=self._on_ended,
         )
+        while self.late:
+            self._finish_late()
+
+    def _upcoming(self) -> Iterator[tuple[str, Player]]:
+        """Make the players of the tasks, the next ones' slow resets begun in threads."""
+        begun: deque[tuple[str, Player]] = deque()
+        for index, task in enumerate(self.tasks):
+            place = self.pool.of(task)
+            self.places.add(place)
+            player = place.player(task, self.checkpoint)
+            self.players.append(player)
+            begun.append((str(index), player))
+            wanted = 0
+            if self.ahead and place.in_threads("reset"):
+                player.begin()
+                wanted = place.config.threads
+            while len(begun) > wanted:
+                yield begun.popleft()
+        yield from begun
 
     def _conversations(self) -> Iterator[Conversation]:
         template = self.sampler.actor_critic.template
-        for index, task in enumerate(self.tasks):
-            player = self.pool.of(task).player(task, self.checkpoint)
-            self.players.append(player)
-            conversation = player.start(str(index))
+        for key, player in self._upcoming():
+            self._finish_those_over()
+            conversation = player.start(key)
+            self.pool.of(player.task).note("reset", player)
             if conversation is None:
                 self._over(player)
                 continue
@@ -173,11 +156,35 @@ class _Streamed:
             player.observation_tokens = tuple(conversation.tokens)
             yield conversation
 
+    def _on_ended(self, ended: Ended) -> None:
+        """Begin slow steps in threads, all that come in this pass at once."""
+        self._finish_those_over()
+        if not any(place.in_threads("step") for place in self.places):
+            return
+        for conversation, action in ended():
+            player = self.players[int(conversation.key)]
+            if self.pool.of(player.task).in_threads("step"):
+                player.begin_step(action)
+
+    def _finish_those_over(self) -> None:
+        while self.late and not self.late[0][0].waits:
+            self._finish_late()
+
+    def _finish_late(self) -> None:
+        player, action = self.late.popleft()
+        player.answer(action)
+        self.pool.of(player.task).note("step", player)
+        self._over(player)
+
     def _on_action(self, conversation: Conversation, action: Action) -> Next | None:
         from foretaste.models.turns import Next
 
         player = self.players[int(conversation.key)]
+        if self.ahead and player.waits and player.in_last_turn:  # the sampler need not wait for how it ends
+            self.late.append((player, action))
+            return None
         observation = player.answer(action)
+        self.pool.of(player.task).note("step", player)
         if observation is None:
             self._over(player)
             return None
@@ -235,12 +242,21 @@ def _play_in_rounds(
             live.append((player, conversation))
     while live:
         if isinstance(policy, Oracle):
-            actions = [Action(player.env.unwrapped.oracle()) for player, _ in live]  # pyright: ignore[reportAttributeAccessIssue]
+            actions = [_asked(player) for player, _ in live]
         else:
             actions = policy.act([conversation for _, conversation in live])
         remaining: list[tuple[Player, Conversation]] = []
+        for (player, _), action in zip(live, actions, strict=True):
+            if action is None:
+                over(player)
+                continue
+            if pool.of(player.task).in_threads("step"):
+                player.begin_step(action)
         for (player, conversation), action in zip(live, actions, strict=True):
+            if action is None:
+                continue
             observation = player.answer(action)
+            pool.of(player.task).note("step", player)
             if observation is None or player.end is not None:
                 over(player)
                 continue
@@ -248,3 +264,19 @@ def _play_in_rounds(
             remaining.append((player, conversation))
         live = remaining
     return players
+
+
+def _asked(player: Player) -> Action | None:
+    """Return the action of the environment's oracle; None where it fails, which ends the episode with an error."""
+
+    def oracle() -> str:
+        action = player.env.unwrapped.oracle()  # pyright: ignore[reportAttributeAccessIssue]
+        if not isinstance(action, str):
+            raise Fault(f"the oracle returned an action of type {type(action).__name__}; return str")
+        return action
+
+    try:
+        return Action(guarded("the oracle", oracle))
+    except Fault as fault:
+        player.fail(str(fault))
+        return None

@@ -44,7 +44,7 @@ from foretaste.rl.pools import pool_of
 from foretaste.rl.reference import Reference
 from foretaste.rl.replay import Replay
 from foretaste.rl.resume import LOCK_FILE, Progressed, check_episodes, load_state, restoring, save_state
-from foretaste.rl.rollout import Rollout
+from foretaste.rl.rollout import Pool, Rollout
 from foretaste.rl.sources import title, training_sources
 from foretaste.rl.summary import provenance, summarize
 from foretaste.rl.tasks import training_tasks
@@ -79,7 +79,7 @@ def train(
     """
     if config is None and resume is None:
         raise ConfigError("Nothing to train: pass a config, or the id of a run to resume")
-    folder = Path(runs_folder or (config or TrainConfig()).runs_folder)
+    folder = Path(runs_folder or (config or TrainConfig()).runs_folder).absolute()  # whatever an environment does
     with closing(Ledger.open(folder)) as ledger:
         if resume is None:
             assert config is not None
@@ -108,8 +108,10 @@ def _held(
         started = (record.payload["items"] for record in ledger.records(run, "status") if "items" in record.payload)
         same_items(next(started, None), items, run)
     ledger.append(run, "status", {"status": "started", "items": items, **provenance(config, resuming, run)})
+    pool: Pool | None = None
     try:
-        return _Run(config, ledger, run, folder, env, progress).train(resuming=resuming)
+        pool = pool_of(config, env)
+        return _Run(config, ledger, run, folder, pool, progress).train(resuming=resuming)
     except KeyboardInterrupt:
         ledger.append(run, "status", {"status": "interrupted"})
         raise
@@ -117,6 +119,9 @@ def _held(
         said = str(error) if isinstance(error, ForetasteError) else f"{type(error).__name__}: {error}"
         ledger.append(run, "status", {"status": "failed", "error": said})
         raise
+    finally:
+        if pool is not None:
+            pool.close()
 
 
 class _Run:
@@ -128,11 +133,11 @@ class _Run:
         ledger: Ledger,
         run: str,
         folder: Path,
-        env: Callable[[], gymnasium.Env[Any, Any]] | None,
+        pool: Pool,
         progress: Progress,
     ) -> None:
         self.config, self.ledger, self.run, self.folder, self.progress = config, ledger, run, folder, progress
-        self.pool = pool_of(config, env)
+        self.pool = pool
         self.curriculum = Curriculum(config.curriculum, training_sources(config))
         progress.note(f"run {run} in {folder}")
         progress.phase("load model", None)
