@@ -53,6 +53,8 @@ class Outcome(NamedTuple):
     """It was stepped back while the true error of what it served was at most alpha."""
     served: int
     requests: int
+    first_served: int | None
+    """Requests that came before the first that the learner answered; None: it never answered one."""
     noticed: int | None
     """Served answers from the change until the step back; None: no change, or not noticed, or nothing was served."""
     changed: bool
@@ -105,6 +107,7 @@ class Deployment:
             false_rollback=self.false_rollback,
             served=int(served.sum()),
             requests=n,
+            first_served=int(served.argmax()) if served.any() else None,
             noticed=self.noticed,
             changed=self.changed,
             checked=float(self.sampled[quiet].mean()) if quiet.any() else None,
