@@ -39,7 +39,7 @@ class SimulateArguments:
     seed: int = 0
     """Of traffic, model and learning."""
     folder: str = "runs/simulated-deployment"
-    """Where checkpoints and page.html are written; with --world: worlds.html, and outcomes/, from which a run goes on."""
+    """Where checkpoints and page.html are written. With --world: worlds.html, and outcomes/, so that it can go on."""
     world: WorldName | None = None
     """late: judgements come late. complaints: users who volunteer feedback. shared: errors that the judge shares.
     drift: the error rises. liars: users praise wrong answers. still: nothing happens."""
