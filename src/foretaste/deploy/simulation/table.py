@@ -30,7 +30,7 @@ COLUMNS = (
 )
 """Headings of the table."""
 MEANING = {
-    "promised": "whether a promise is given, as `foretaste deploy plan` says beforehand",
+    "promised": "whether a promise is given, as the command foretaste deploy plan says beforehand",
     "false threshold": "share of deployments that ever had a threshold whose true error was above alpha",
     "stepped back falsely": "share of deployments stepped back while the true error of what they served was at most "
     "alpha",
@@ -143,8 +143,8 @@ def write_page(
         "<h1>What was promised, and what came</h1>"
         f"<p>{runs:,} simulated deployments of each case, seed {seed}. Promise: at most {config.alpha:.3g} of what the "
         f"learner serves is wrong, with confidence {1 - config.delta:.3g}; {check_share:.3g} of it is checked on "
-        "average. In brackets: exact 95% intervals. Red: a rate that is above delta for certain, where a promise was "
-        f"given.</p><div class='wide'><table><tr>{head}</tr>{body}</table></div><dl>{meaning}</dl></body></html>\n",
+        "average. In brackets: exact 95% intervals. Red: a rate whose whole interval is above delta, where a "
+        f"promise was given.</p><div class='wide'><table><tr>{head}</tr>{body}</table></div><dl>{meaning}</dl></body></html>\n",
         encoding="utf-8",
     )
     return path
