@@ -144,7 +144,8 @@ def write_page(
         f"<p>{runs:,} simulated deployments of each case, seed {seed}. Promise: at most {config.alpha:.3g} of what the "
         f"learner serves is wrong, with confidence {1 - config.delta:.3g}; {check_share:.3g} of it is checked on "
         "average. In brackets: exact 95% intervals. Red: a rate whose whole interval is above delta, where a "
-        f"promise was given.</p><div class='wide'><table><tr>{head}</tr>{body}</table></div><dl>{meaning}</dl></body></html>\n",
+        f"promise was given.</p><div class='wide'><table><tr>{head}</tr>{body}</table></div>"
+        f"<dl>{meaning}</dl></body></html>\n",
         encoding="utf-8",
     )
     return path
