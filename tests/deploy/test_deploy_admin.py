@@ -13,12 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from foretaste.deploy import audit
 from foretaste.deploy.database import reading
 from foretaste.deploy.learner import ScriptedLearner
 from foretaste.deploy.records import Answer, Exchange, LateAnswer, LearnerAnswer
-from foretaste.deploy.settings import IncumbentConfig
+from foretaste.deploy.settings import IncumbentConfig, TakeoverConfig
+from foretaste.deploy.tables import judgements
 
 HOSTILE = "<script>window.hostile = 1</script><img src=x onerror='window.hostile = 2'>"
 
@@ -175,3 +177,33 @@ def test_people_answer_where_they_are_the_incumbent(browser: Any, kit: Any, tmp_
             gone = client.post("/people/answers", json={"id": answers[0].json()["id"], "text": "late"})
         assert gone.status_code == 404
         assert complaints(browser, running.url) == []
+
+
+def test_people_judge_checks_on_the_same_page(browser: Any, kit: Any, tmp_path: Path, incumbent: Any) -> None:
+    takeover = TakeoverConfig(every_seconds=0.05, second_judge="person", second_share=1.0)
+    config = kit.config_for(incumbent.url, takeover=takeover)
+    with kit.serve(config, tmp_path, ScriptedLearner(kit.echo)) as running:
+        kit.wait_for(lambda: running.deployment.state.checkpoint)
+        for number in (41, 42, 43):
+            running.ask(number)
+        kit.wait_for(lambda: len(_checks(running)) == 3)
+        go(browser, f"{running.url}/people")
+        sign_in(browser, running.secrets["person"])
+        kit.wait_for(lambda: browser.run("document.querySelectorAll('#checks section').length") == 3)
+        shown = browser.run("document.querySelector('#checks section').innerText")
+        assert "41" in shown
+        assert "42" in shown
+        assert browser.run("document.getElementById('questions-part').hidden")  # people answer nothing here
+        browser.screenshot(tmp_path / "people.png")
+        browser.run("document.querySelectorAll('#checks section button')[1].click()")
+        kit.wait_for(lambda: len(_checks(running)) == 2)
+        kit.wait_for(lambda: browser.run("document.querySelectorAll('#checks section').length") == 2)
+        with reading(running.deployment.engine) as connection:
+            said = sa.select(judgements.c.score).where(judgements.c.judge == "person")
+            assert list(connection.scalars(said)) == [0.0]
+        assert complaints(browser, running.url) == []
+
+
+def _checks(running: Any) -> Any:
+    with running.client("person") as client:
+        return client.get("/people/checks").json()

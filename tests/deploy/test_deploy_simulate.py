@@ -122,3 +122,62 @@ def test_the_command_ends_with_figures_and_a_page(tmp_path, capsys) -> None:
     assert (tmp_path / "page.html").is_file()
     assert main(["deploy", "simulate", "--requests", "5"]) == 2
     assert "accepted: 64 or more" in capsys.readouterr().err
+
+
+def test_many_deployments_in_worlds_that_break_promises_go_on_where_they_stopped(tmp_path, capsys, monkeypatch) -> None:
+    from foretaste.deploy.simulation import run, worlds
+
+    short = [replace(world, requests=1500, checkpoints=min(world.checkpoints, 3)) for world in worlds.cases("still")]
+    monkeypatch.setattr(worlds, "WORLDS", tuple(short))
+    ran: list[int] = []
+    real = run.one
+    monkeypatch.setattr(
+        run, "one", lambda seed, world, config, share: (ran.append(seed), real(seed, world, config, share))[1]
+    )
+
+    def command(runs: int, folder: str) -> str:
+        ran.clear()
+        arguments = ["deploy", "simulate", "--world", "still", "--runs", str(runs), "--folder", str(tmp_path / folder)]
+        assert main(arguments) == 0
+        return capsys.readouterr().out.replace(folder, "")
+
+    command(2, "stopped")
+    files = sorted((tmp_path / "stopped" / "outcomes").iterdir())
+    assert len(files) == len(short)
+    files[0].write_text(files[0].read_text()[:-5])  # the last line was being written when it was ended
+    out = command(4, "stopped")
+    assert len(ran) == 2 * len(short) + 1
+    assert out == command(4, "fresh")
+    assert len(ran) == 4 * len(short)
+    assert out.count("promised:") == len(short)
+    assert "served:                100%" in out  # a person let it out
+    page = (tmp_path / "fresh" / "worlds.html").read_text(encoding="utf-8")
+    assert page.count("<tr") == 1 + len(short)
+    assert "4 simulated deployments of each case" in page
+    assert main(["deploy", "simulate", "--world", "still", "--runs", "0"]) == 2
+    assert "accepted: 1 or more" in capsys.readouterr().err
+
+
+def test_the_plan_says_what_is_promised_before_anything_is_served(tmp_path, capsys, monkeypatch) -> None:
+    from foretaste.deploy.promise import plan as plans
+
+    real = plans.notice  # 200 simulated changes take seconds, and the words are the same after eight
+    monkeypatch.setattr(plans, "notice", lambda *given, runs, **more: real(*given, runs=8, **more))
+    monkeypatch.chdir(tmp_path)
+
+    def plan(*more: str, code: int = 0) -> str:
+        assert main(["deploy", "plan", *more]) == code
+        found = capsys.readouterr()
+        return " ".join((found.out + found.err).split())
+
+    agreement = plan("--requests-per-day", "2000")
+    assert "At most 0.05 of the answers that the learner serves differ from what the judge calls right" in agreement
+    assert "no promise of truth" in agreement
+    assert "half of the time" in agreement
+    truth = plan("--second-judge", "person", "--second-share", "0.3", "--feedback-seconds", "86400")
+    assert "are wrong, judged by comparator and person" in truth
+    assert "no promise of truth" not in truth
+    assert "counts as wrong" in truth  # people take a day, a check counts at once
+    assert "Nothing is promised, and nothing is served" in plan("--comparator", "none")
+    assert "takeover.check_share = 2" in plan("--check-share", "2", code=2)
+    assert "No deployment at" in plan("--config", "elsewhere.toml", code=2)

@@ -25,7 +25,9 @@ from foretaste.deploy.tables import (
     MIGRATIONS,
     answers,
     checkpoints,
+    digests,
     head,
+    judgements,
     meta,
     metadata,
     migrate,
@@ -226,6 +228,31 @@ def test_an_existing_store_is_brought_up_to_date(engine: sa.Engine, writer: Writ
             assert migrate(connection) == (1, len(MIGRATIONS) + 1)
             assert (store.requests_seen(connection), store.judgements_made(connection)) == (expected, 2)
     assert "deploy_answers_by_time" in {one["name"] for one in sa.inspect(engine).get_indexes("deploy_answers")}
+
+
+def test_a_store_of_version_3_keeps_what_its_judges_said(engine: sa.Engine, writer: Writer) -> None:
+    writer.put(exchange("compared", Answer("incumbent", True, 0.1, text="yes"), learner_says("no")))
+    writer.put(exchange("verified", learner_says("yes", served=True, verdict=0.75)))
+    writer.put(exchange("volunteered", learner_says("yes", served=True)))
+    scores(engine, writer)
+    with writing(engine) as connection:
+        given = Feedback("volunteered", "k", "thumbs", 1.0)
+        store.write_feedback(connection, given, exact, correct_from=0.5)
+        for table in (judgements, digests):
+            table.drop(connection)
+        for column in ("check_share", "second"):
+            connection.execute(sa.text(f"ALTER TABLE deploy_requests DROP COLUMN {column}"))
+        connection.execute(meta.update().where(meta.c.name == "version").values(value="3"))
+        assert migrate(connection) == (3, len(MIGRATIONS) + 1)
+        said = sa.select(answers.c.request, judgements.c.judge, judgements.c.score).join(
+            judgements, judgements.c.answer == answers.c.number
+        )
+        found = {row.request: (row.judge, row.score) for row in connection.execute(said)}
+        kept = connection.execute(sa.select(requests.c.check_share, requests.c.second)).all()
+    assert found == {"compared": ("comparator", 0.0), "verified": ("verifier", 0.75)}  # no word of a user
+    assert kept == [(None, None)] * 3
+    writer.put(exchange("after", Answer("incumbent", True, 0.1, text="yes"), learner_says("yes")))
+    assert scores(engine, writer)["after", "learner"] == (1.0, "comparator")
 
 
 def test_numbers_go_on_when_all_that_had_one_was_deleted(engine: sa.Engine, writer: Writer) -> None:

@@ -39,7 +39,7 @@ class SimulateArguments:
     seed: int = 0
     """Of traffic, model and learning."""
     folder: str = "runs/simulated-deployment"
-    """Where checkpoints and page.html (with --world: worlds.html) are written."""
+    """Where checkpoints and page.html are written. With --world: worlds.html, and outcomes/, so that it can go on."""
     world: WorldName | None = None
     """late: judgements come late. complaints: users who volunteer feedback. shared: errors that the judge shares.
     drift: the error rises. liars: users praise wrong answers. still: nothing happens."""
@@ -94,19 +94,27 @@ def _worlds(given: SimulateArguments) -> None:
     if not 0 <= given.check_share <= 1:
         raise ConfigError(f"--check-share = {given.check_share} cannot be used; accepted: 0 to 1")
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    from foretaste.deploy.simulation.run import many
+    from foretaste.deploy.simulation.kept import Kept
+    from foretaste.deploy.simulation.run import Outcome, many
     from foretaste.deploy.simulation.table import Row, as_text, row_of, write_page
     from foretaste.deploy.simulation.worlds import cases
     from foretaste.deploy.stage_config import StageConfig
 
-    config = StageConfig(alpha=given.alpha, delta=given.delta)
+    folder, config = Path(given.folder), StageConfig(alpha=given.alpha, delta=given.delta)
     found: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         for world in cases(given.world or "all"):
-            task = bars.add_task(f"{world.name}: {world.case}", total=given.runs)
+            kept = Kept(folder / "outcomes", world, config, check_share=given.check_share, seed=given.seed)
+            done = kept.outcomes()[: given.runs]
+            task = bars.add_task(f"{world.name}: {world.case}", total=given.runs, completed=len(done))
+
+            def keep(outcome: Outcome, kept: Kept = kept, task: TaskID = task) -> None:
+                kept.add(outcome)
+                bars.advance(task)
+
             outcomes = many(
                 world,
                 runs=given.runs,
@@ -114,9 +122,18 @@ def _worlds(given: SimulateArguments) -> None:
                 config=config,
                 check_share=given.check_share,
                 processes=given.processes,
-                advance=lambda task=task: bars.advance(task),
+                done=done,
+                keep=keep,
             )
             found.append(row_of(world, outcomes))
     print(as_text(found))
-    path = Path(given.folder) / "worlds.html"
-    print(write_page(found, path, config=config, check_share=given.check_share, runs=given.runs, seed=given.seed))
+    print(
+        write_page(
+            found,
+            folder / "worlds.html",
+            config=config,
+            check_share=given.check_share,
+            runs=given.runs,
+            seed=given.seed,
+        )
+    )

@@ -15,11 +15,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from foretaste.deploy import http
+from foretaste.deploy.database import reading
 from foretaste.deploy.figures import figures
 from foretaste.deploy.http import Refusal
 from foretaste.deploy.judging import Messages
 from foretaste.deploy.keys import Key
 from foretaste.deploy.operator import ACTIONS, act
+from foretaste.deploy.promise import review
+from foretaste.deploy.promise.statement import promise_of
 from foretaste.deploy.state import STAGES
 from foretaste.errors import DeployError
 from foretaste.strict_json import to_json
@@ -33,6 +36,11 @@ POLICY = (
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 MOST_BODY = 200_000
+BODY_SECONDS = 30.0
+STORE_SECONDS = 15.0
+"""After which a judgement that is not on disk yet is not acknowledged."""
+MOST_CHECKS = 20
+"""Checks that a person is shown at once."""
 
 
 def routes(app: App) -> list[Route]:
@@ -45,6 +53,8 @@ def routes(app: App) -> list[Route]:
         Route("/people", pages.people_page),
         Route("/people/questions", pages.questions),
         Route("/people/answers", pages.answer, methods=["POST"]),
+        Route("/people/checks", pages.checks),
+        Route("/people/judgements", pages.judgement, methods=["POST"]),
     ]
 
 
@@ -59,7 +69,7 @@ class Pages:
         return _page("admin.html")
 
     async def people_page(self, _: Request) -> Response:
-        """The page on which a person answers."""
+        """The page on which a person answers, and judges the learner's answers."""
         return _page("people.html")
 
     async def data(self, request: Request) -> Response:
@@ -93,7 +103,7 @@ class Pages:
     async def answer(self, request: Request) -> Response:
         """A person's answer to a question."""
         self._admit(request, "person")
-        body = await http.read_body(request.scope, request.receive, most=MOST_BODY, seconds=30.0)
+        body = await http.read_body(request.scope, request.receive, most=MOST_BODY, seconds=BODY_SECONDS)
         given = http.parse_object(body)
         identity, text = given.get("id"), given.get("text")
         if not isinstance(identity, str) or not isinstance(text, str) or not text:
@@ -102,6 +112,36 @@ class Pages:
         if people is None or not people.answer(identity, text):
             raise Refusal(404, "not_waiting", "This question does not wait any more.")
         return _json({"done": "answered"})
+
+    async def checks(self, request: Request) -> Response:
+        """The random checks that wait for a person, without a word on who else judges them."""
+        self._admit(request, "person")
+        found = await asyncio.to_thread(_guarded, _waiting_checks, self._app.deployment)
+        return _json([{"answer": one.answer, "messages": _texts(one.messages), "text": one.text} for one in found])
+
+    async def judgement(self, request: Request) -> Response:
+        """A person's word on a check; acknowledged once it is on disk."""
+        self._admit(request, "person")
+        given = http.parse_object(
+            await http.read_body(request.scope, request.receive, most=MOST_BODY, seconds=BODY_SECONDS)
+        )
+        number, verdict = given.get("answer"), given.get("verdict")
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 2**63:
+            raise Refusal(400, "no_answer", "Give the check's `answer`, a number that /people/checks names.")
+        if verdict not in review.VERDICTS:
+            raise Refusal(400, "no_verdict", f"`verdict` must be one of {', '.join(review.VERDICTS)}.")
+        deployment = self._app.deployment
+        promise, state = promise_of(deployment.config), deployment.state
+        future = deployment.writer.submit(lambda connection: review.judge(connection, state, promise, number, verdict))
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                found = await asyncio.wrap_future(future)
+        except (DeployError, TimeoutError) as error:
+            message = "The judgement could not be stored now; send it again later."
+            raise Refusal(503, "store_failing", message, headers=[(b"retry-after", b"5")]) from error
+        if not found:
+            raise Refusal(404, "not_waiting", "This check does not wait any more.")
+        return _json({"done": "judged"})
 
     def _admit(self, request: Request, scope: str) -> Key:
         return self._app.deployment.gatekeeper.admit(request.scope["headers"], (scope,))
@@ -129,6 +169,11 @@ def set_gauges(deployment: Deployment) -> None:
     metrics.connections_evicted.set(deployment.connections.evicted)
     metrics.learning(deployment.learning)
     metrics.volunteered(deployment.volunteers)
+
+
+def _waiting_checks(deployment: Deployment) -> list[review.WaitingCheck]:
+    with reading(deployment.engine) as connection:
+        return review.waiting(connection, deployment.state, promise_of(deployment.config), most=MOST_CHECKS)
 
 
 def _guarded(function: Any, *arguments: Any) -> Any:

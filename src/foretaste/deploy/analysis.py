@@ -132,6 +132,7 @@ def served_error(evidence: Evidence, alpha: float, delta: float, minimum_judged:
     return Finding("served error", Verdict.SUCCESS if kept else Verdict.INCONCLUSIVE, figure)
 
 
+@lru_cache(maxsize=4096)
 def interval(wrong: int, n: int, delta: float) -> tuple[float, float]:
     """Return `exams.sequential.confidence_sequence` of one pair of counts, in plain floats: every look asks for it."""
     right, mean = n - wrong, wrong / n

@@ -1,7 +1,8 @@
 """API keys: random, shown once, kept as their SHA-256, with a scope. The audit log says which there are.
 
-`user` keys may ask and give feedback on their own answers; `person` keys answer for a human incumbent; `admin`
-keys see the deployment and may hold, roll back and kill it. A key never has two scopes. Next: `gatekeeper.py`.
+`user` keys may ask and give feedback on their own answers; `person` keys answer for a human incumbent and judge
+checks; `admin` keys see the deployment and may hold, roll back and kill it. A key never has two scopes. Next:
+`gatekeeper.py`.
 """
 
 from __future__ import annotations

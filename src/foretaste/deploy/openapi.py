@@ -57,6 +57,16 @@ _ANSWER = {
 }
 
 
+_JUDGEMENT = {
+    "type": "object",
+    "required": ["answer", "verdict"],
+    "properties": {
+        "answer": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
+        "verdict": {"enum": ["right", "wrong", "cannot_tell"]},
+    },
+}
+
+
 def document() -> dict[str, Any]:
     """Return the whole document."""
     return {
@@ -88,6 +98,10 @@ def document() -> dict[str, Any]:
             "/people": {"get": _call("The page on which people answer", open_to_all=True, media="text/html")},
             "/people/questions": {"get": _call("Questions that wait for a person")},
             "/people/answers": {"post": _call("A person's answer", _ANSWER, more=(404, 408, 413))},
+            "/people/checks": {"get": _call("Random checks of the learner that wait for a person", more=(503,))},
+            "/people/judgements": {
+                "post": _call("A person's word on such a check", _JUDGEMENT, more=(404, 408, 413, 503))
+            },
         },
     }
 

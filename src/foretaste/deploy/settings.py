@@ -136,10 +136,10 @@ class TakeoverConfig:
     """
     judge: Literal["auto", "comparator", "verifier", "person"] = "auto"
     """Whose word on the checks the promise rests on; `auto`: the verifier if there is one, else the comparator.
-    Feedback that users volunteer never counts. `person`: words written with `store.write_judgements`; no page yet."""
+    Feedback that users volunteer never counts. `person`: people judge every check at /people."""
     second_judge: Literal["none", "verifier", "person"] = "none"
     """Who judges a share of the checks again, to see what the first judge misses: errors that the learner shares with
-    the incumbent. With `none` the promise is one of agreement with the first judge."""
+    the incumbent. With `none` the promise is one of agreement with the first judge. `person`: at /people."""
     second_share: float = 0.1
     """Share of the checks that the second judge is asked about, drawn by the request's id."""
     maturity_seconds: float = 0.0

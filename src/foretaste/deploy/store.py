@@ -37,6 +37,8 @@ CHUNK = 400
 """Ids in one query."""
 MOST_FEEDBACK = 20
 """Feedbacks that one response may get."""
+UNDECIDED = "undecided"
+"""In place of a judge: a person could not tell. It is nobody's word, and its score means nothing."""
 
 
 class FeedbackRefused(DeployError):
@@ -110,7 +112,7 @@ class Judgement(NamedTuple):
 
     answer: int
     judge: str
-    """comparator, verifier or person."""
+    """comparator, verifier or person; `UNDECIDED` for a person who could not tell."""
     score: float
 
 

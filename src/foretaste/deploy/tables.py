@@ -87,7 +87,7 @@ judgements = sa.Table(
     "deploy_judgements",  # what stated judges say of the learner's answers; the first word of each holds
     metadata,
     sa.Column("answer", _number, primary_key=True, autoincrement=False),  # deploy_answers.number
-    sa.Column("judge", sa.String(16), primary_key=True),  # comparator, verifier, person
+    sa.Column("judge", sa.String(16), primary_key=True),  # comparator, verifier, person, undecided (person)
     sa.Column("score", sa.Float, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Index("deploy_judgements_by_time", "created"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,3 +23,9 @@ def log_e_above(wrong: ArrayLike, n: ArrayLike, rate: float) -> NDArray[np.float
     w, total = np.asarray(wrong, dtype=float), np.asarray(n, dtype=float)
     tail = beta.logsf(rate, w + 1, total - w + 1)
     return betaln(w + 1, total - w + 1) + tail - math.log1p(-rate) - xlogy(w, rate) - xlog1py(total - w, -rate)
+
+
+@lru_cache(maxsize=65_536)
+def log_e_of(wrong: int, n: int, rate: float) -> float:
+    """Return `log_e_above` of one pair of counts; looks ask for the same ones again and again."""
+    return float(log_e_above(wrong, n, rate))

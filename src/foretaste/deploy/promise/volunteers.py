@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from foretaste.deploy.promise.sequential import log_e_above
+from foretaste.deploy.promise.sequential import log_e_of
 
 PRAISED = 0.3
 """Share of the wrong answers it gets that an honest key may praise."""
@@ -120,9 +120,9 @@ def not_counted(records: Mapping[str, KeyRecord]) -> dict[str, str]:
     limit = math.log(2 * max(1, len(records)) / NAMED)
     found: dict[str, str] = {}
     for key, record in records.items():
-        if float(log_e_above(record.praised, record.wrong, PRAISED)) >= limit:
+        if log_e_of(record.praised, record.wrong, PRAISED) >= limit:
             found[key] = f"praised {record.praised} of {record.wrong} answers that the judge calls wrong"
-        elif float(log_e_above(record.contradicted, record.votes, CONTRADICTED)) >= limit:
+        elif log_e_of(record.contradicted, record.votes, CONTRADICTED) >= limit:
             found[key] = f"contradicted the judge in {record.contradicted} of {record.votes} votes"
     return found
 
@@ -153,6 +153,6 @@ def complaint_warning(exposures: Mapping[str, Exposure], ignored: Iterable[str] 
         complaints += counted
         expected += counted * one.learner / (one.learner + one.incumbent)
     rate = expected / complaints if complaints else 1.0
-    if not 0 < rate < 1 or float(log_e_above(about_learner, complaints, rate)) < -math.log(PROVEN):
+    if not 0 < rate < 1 or log_e_of(about_learner, complaints, rate) < -math.log(PROVEN):
         return ""
     return f"{about_learner} of {complaints} complaints are about the learner, {expected:.1f} were to be expected"

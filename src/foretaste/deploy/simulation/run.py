@@ -53,6 +53,8 @@ class Outcome(NamedTuple):
     """It was stepped back while the true error of what it served was at most alpha."""
     served: int
     requests: int
+    first_served: int | None
+    """Requests that came before the first that the learner answered; None: it never answered one."""
     noticed: int | None
     """Served answers from the change until the step back; None: no change, or not noticed, or nothing was served."""
     changed: bool
@@ -105,6 +107,7 @@ class Deployment:
             false_rollback=self.false_rollback,
             served=int(served.sum()),
             requests=n,
+            first_served=int(served.argmax()) if served.any() else None,
             noticed=self.noticed,
             changed=self.changed,
             checked=float(self.sampled[quiet].mean()) if quiet.any() else None,
@@ -261,19 +264,23 @@ def many(
     config: StageConfig,
     check_share: float,
     processes: int = 1,
-    advance: Callable[[], None] = lambda: None,
+    done: Sequence[Outcome] = (),
+    keep: Callable[[Outcome], None] = lambda _: None,
 ) -> Sequence[Outcome]:
-    """Run `runs` deployments of one world; the outcomes follow from the seed, whatever the number of processes."""
-    seeds = np.random.SeedSequence(seed).generate_state(runs).tolist()
+    """Run `runs` deployments of one world; the outcomes follow from the seed, whatever the number of processes.
+
+    `done` are the outcomes of the first deployments, from an earlier call; `keep` is called with each further one.
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(runs).tolist()[len(done) :]
     work = partial(one, world=world, config=config, share=check_share)
-    found: list[Outcome] = []
+    found = list(done[:runs])
     if processes == 1:
-        for each in seeds:
-            found.append(work(each))
-            advance()
+        for outcome in map(work, seeds):
+            found.append(outcome)
+            keep(outcome)
         return found
     with ProcessPoolExecutor(processes) as pool:
         for outcome in pool.map(work, seeds, chunksize=4):
             found.append(outcome)
-            advance()
+            keep(outcome)
     return found

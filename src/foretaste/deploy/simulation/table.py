@@ -22,6 +22,7 @@ COLUMNS = (
     "false threshold",
     "stepped back falsely",
     "served",
+    "first served after",
     "noticed",
     "after",
     "above alpha overall",
@@ -29,11 +30,13 @@ COLUMNS = (
 )
 """Headings of the table."""
 MEANING = {
-    "promised": "whether a promise is given, as `foretaste deploy plan` says beforehand",
+    "promised": "whether a promise is given, as the command foretaste deploy plan says beforehand",
     "false threshold": "share of deployments that ever had a threshold whose true error was above alpha",
     "stepped back falsely": "share of deployments stepped back while the true error of what they served was at most "
     "alpha",
     "served": "share of all requests that the learner answered, on average",
+    "first served after": "requests before the first that the learner answered, and the share of deployments in which "
+    "it answered any; the median is over those",
     "noticed": "of deployments that served when the world changed, the share that stepped back before the end",
     "after": "median of the served answers from the change until the step back",
     "above alpha overall": "share of deployments whose served answers, all together, were to be expected wrong more "
@@ -49,6 +52,10 @@ class Row(NamedTuple):
     broken: Interval
     false_rollback: Interval
     served: float
+    first: float | None
+    """Median over the deployments that served; None: none did."""
+    serving: float
+    """Share of the deployments that served anything."""
     noticed: Interval
     after: float | None
     """Median; None: less than half noticed, or no change."""
@@ -64,6 +71,7 @@ class Row(NamedTuple):
             _share(self.broken),
             _share(self.false_rollback),
             f"{self.served:.0%}",
+            "never" if self.first is None else f"{self.first:,.0f} ({self.serving:.0%} do)",
             _share(self.noticed) if self.noticed.n else "",
             "" if self.after is None else f"{self.after:,.0f}",
             _share(self.overall),
@@ -81,12 +89,15 @@ def row_of(world: World, outcomes: Sequence[Outcome]) -> Row:
     changed = [one.noticed for one in outcomes if one.changed]
     times = sorted(math.inf if one is None else float(one) for one in changed)
     middle = median(times) if times else math.inf
+    began = [float(one.first_served) for one in outcomes if one.first_served is not None]
     checked = [one.checked for one in outcomes if one.checked is not None]
     return Row(
         world,
         exact_interval(sum(one.broken for one in outcomes), n),
         exact_interval(sum(one.false_rollback for one in outcomes), n),
         sum(one.served / one.requests for one in outcomes) / n,
+        median(began) if began else None,
+        len(began) / n,
         exact_interval(sum(one is not None for one in changed), len(changed)),
         middle if math.isfinite(middle) else None,
         exact_interval(sum(one.overall for one in outcomes), n),
@@ -132,8 +143,9 @@ def write_page(
         "<h1>What was promised, and what came</h1>"
         f"<p>{runs:,} simulated deployments of each case, seed {seed}. Promise: at most {config.alpha:.3g} of what the "
         f"learner serves is wrong, with confidence {1 - config.delta:.3g}; {check_share:.3g} of it is checked on "
-        "average. In brackets: exact 95% intervals. Red: a rate that is above delta for certain, where a promise was "
-        f"given.</p><div class='wide'><table><tr>{head}</tr>{body}</table></div><dl>{meaning}</dl></body></html>\n",
+        "average. In brackets: exact 95% intervals. Red: a rate whose whole interval is above delta, where a "
+        f"promise was given.</p><div class='wide'><table><tr>{head}</tr>{body}</table></div>"
+        f"<dl>{meaning}</dl></body></html>\n",
         encoding="utf-8",
     )
     return path
