@@ -37,7 +37,7 @@ class _Kept(NamedTuple):
 
 
 _handler: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
-"""Python's own function below `signal.getsignal`, where there is one: it makes no enums, which take most of the time."""
+"""Python's own function below `signal.getsignal`, where there is one: it makes no enums, which take the time."""
 
 
 def _is(before: object, now: object) -> bool:
