@@ -134,7 +134,7 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, monke
         ("q.feather", b"ARROW1\x00\x00", "pandas.read_feather("),
         ("q.json", b'[{"prompt": "q", "answer": "x"}]', "pandas.read_json("),
         ("q.jsonl", b'[\n  {"prompt": "q", "answer": "x"}\n]', "q-lines.jsonl"),
-        ("q.jsonl.gz", gzip.compress(b"{}"), "gunzip -k"),
+        ("q.jsonl.gz", gzip.compress(b"{}", mtime=0), "gunzip -k"),
         ("q.zip", b"PK\x03\x04\xff\xfe", "unzip"),
         ("q.txt", b"prompt,answer\nhi,yo\n", "line 1 is not JSON"),
     ],
