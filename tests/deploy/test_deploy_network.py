@@ -184,7 +184,7 @@ def test_a_head_has_limits(behind: Any, start: bytes, piece: bytes, status: byte
         except ConnectionError:
             pass
         found = everything(one) if sent < 2_000_000 else b""
-    assert sent < 4_000_000
+    assert sent < 12_000_000  # what the sockets' own buffers take; the server stops reading long before
     assert not found or status in found
 
 

@@ -171,7 +171,8 @@ def _made(title: str, create: Callable[[], Any], told: tuple[type[ForetasteError
     except Fault as fault:
         if isinstance(fault.__cause__, told):
             raise fault.__cause__ from fault
-        raise EnvError(f"{title} could not be made: {fault}") from fault
+        said = str(fault).removeprefix("its constructor raised ")
+        raise EnvError(f"{title} could not be made: {said}") from fault
 
 
 def load_entry_point(id: str) -> Any:

@@ -43,7 +43,6 @@ def available(dtype: torch.dtype, device: torch.device) -> bool:
 @functools.cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Return the compiled kernels for a type, compiling them if they are not in the cache; None if that fails."""
-    _prepared.clear()
     built = build(dtype, cache_folder())
     _reasons[dtype] = built.reason
     return built.library
@@ -54,7 +53,7 @@ def why_not(dtype: torch.dtype) -> str:
     return "" if library(dtype) is not None else _reasons[dtype]
 
 
-_prepared: dict[tuple[str, torch.dtype], Callable[..., Any]] = {}
+_prepared: dict[tuple[ctypes.CDLL, str], Callable[..., Any]] = {}
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
@@ -65,12 +64,12 @@ def call(name: str, like: Tensor, *arguments: Any) -> None:
     Raises: ModelError for an array of another type or place, one that is not contiguous or too short; or if there are
     no kernels (`why_not`).
     """
-    prepared = _prepared.get((name, like.dtype))
+    loaded = library(like.dtype)
+    if loaded is None:
+        raise ModelError(f"The kernel {name!r} cannot be called: {why_not(like.dtype)}")
+    prepared = _prepared.get((loaded, name))
     if prepared is None:
-        loaded = library(like.dtype)
-        if loaded is None:
-            raise ModelError(f"The kernel {name!r} cannot be called: {why_not(like.dtype)}")
-        prepared = _prepared[name, like.dtype] = prepare(getattr(loaded, name), name, like.dtype)
+        prepared = _prepared[loaded, name] = prepare(getattr(loaded, name), name, like.dtype)
     prepared(*arguments)
 
 
