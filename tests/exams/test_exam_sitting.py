@@ -20,7 +20,7 @@ from foretaste.exams.looks import looks
 from foretaste.exams.paper import Family, Paper
 from foretaste.exams.planning import Plan, make_plan, seen_in_training, shortfall_lines
 from foretaste.exams.revealing import reveal
-from foretaste.exams.scarce import Thresholdout
+from foretaste.exams.scarce import Thresholdout, sigma_for
 from foretaste.exams.seal import item_hash
 from foretaste.exams.sequential import Outcome
 from foretaste.exams.wording import Planned
@@ -363,7 +363,9 @@ def test_scarce_families_are_released_and_their_texts_not_kept(ledger: Ledger, t
     worse = hold(ledger, tmp_path, paper, policy=Scripted(lambda _: "nonsense"))
     ladder, noisy = better.results["scarce"]
     assert (ladder["score"], ladder["news"]) == (1.0, True)
-    assert noisy["score"] == pytest.approx(1.0, abs=0.05)
+    # Eight items are told little: the noise follows their number, and 30 times its scale is never met (e^-30).
+    assert noisy["mechanism"] == "thresholdout"
+    assert abs(noisy["score"] - 1.0) <= 30 * sigma_for(8, Thresholdout(secret="any").budget)
     assert worse.results["scarce"][0] == {**ladder, "news": False}  # a worse try hears the old best
     assert {row["env"] for row in better.results["by_family"]} == {"guess"}
     hidden = [a for a in answers_of(ledger, better.run) if a.scarce]
