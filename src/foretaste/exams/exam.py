@@ -356,15 +356,15 @@ class _Exam:
 
     def _usage(self) -> dict[str, Any]:
         """Return what all attempts of this sitting used, and its cost where prices are known."""
+        used, answered = (self.ledger.records(self.run, kind) for kind in ("usage", "answer"))
         total: Counter[str] = Counter()
-        for record in self.ledger.records(self.run, "usage"):
+        for record in used:
             total.update({name: value for name, value in record.payload.items() if isinstance(value, int | float)})
         usage: dict[str, Any] = dict(total)
         # Each answer carries its own count, so that a killed sitting lacks none; older ones have the totals alone.
         for name, of in (("prompt_tokens", "prompt_tokens"), ("completion_tokens", "sampled_tokens")):
-            counted = sum(record.payload.get(of, 0) for record in self.ledger.records(self.run, "answer"))
+            counted = sum(record.payload.get(of, 0) for record in answered)
             usage[name] = max(total[name], counted)
-        used = self.ledger.records(self.run, "usage")
         if told := {line for record in used for line in record.payload.get("sent_otherwise", ())}:
             usage["sent_otherwise"] = sorted(told)
         if self.config.price_in is not None or self.config.price_out is not None:
